@@ -20,6 +20,7 @@ from actors.errors import BadArguments, DefinitionError, InDoubt, NoService, Too
 from actors.tools import Approval, Tool, ToolContext, ToolOutput, check_name
 from actors.toolsets import Surroundings, distinct
 from schemas import codec
+from schemas.context import TRACE
 from schemas.profiles import ToolEffect
 
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
@@ -281,6 +282,7 @@ async def _rounds(client: Any, name: str, arguments: dict[str, Any], context: To
 
     answers: dict[str, Any] | None = None
     state: str | None = None
+    meta = {"traceparent": trace} if (trace := TRACE.get()) else None
     for _ in range(_ROUNDS):
         answer = await client.session.call_tool(
             name,
@@ -289,6 +291,7 @@ async def _rounds(client: Any, name: str, arguments: dict[str, Any], context: To
             input_responses=answers,
             request_state=state,
             allow_input_required=True,
+            meta=meta,
         )
         if answer.result_type == "complete":
             return answer

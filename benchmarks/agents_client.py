@@ -31,7 +31,7 @@ class Server:
     cap: int = 0
     """Programs that the client lets go on at once; 0 is all of them."""
     hints: bool = True
-    """Whether requests say which program they are of."""
+    """Whether requests say which program they are of, and the client what tools are called and which are over."""
     by_age: bool = False
     """Whether requests have the arrival of their program as their priority."""
 
@@ -51,7 +51,8 @@ class _Run:
 async def serve(server: Server, rows: list[Row], seed: int) -> Outcome:
     """Run all programs; say what came of them."""
     outcome = Outcome(server.name)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    # servers close what was idle for 5 s, and one that does so as it is asked would end the run
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
     headers = {"Content-Type": "application/json"}
     async with httpx.AsyncClient(base_url=server.url, timeout=_TIMEOUT_S, limits=limits, headers=headers) as client:
         run = _Run(server, seed, client, outcome, time.perf_counter())
@@ -77,24 +78,36 @@ async def _program(run: _Run, row: Row, gate: asyncio.Semaphore) -> None:
             answer, cached = await _turn(run, row, history, out, served)
             fresh = len(history) - max(seen, SYSTEM_TOKENS if row.system in run.systems else 0)
             run.systems.add(row.system)
-            computed = len(history) - cached
+            computed = len(history) - (cached or 0)
             run.outcome.prefilled += computed
             run.outcome.recomputed += max(computed - fresh, 0)
+            run.outcome.counted = run.outcome.counted and cached is not None
             run.outcome.output_tokens += len(answer)
             history += answer
             said += answer
             seen = len(history)
             if number < len(row.turns):
                 turn = row.turns[number]
+                waiting = asyncio.create_task(_note(run, row, event="tool_began", call=f"{number}", tool=turn.tool))
                 await asyncio.sleep(turn.tool_s)
+                await waiting
                 history += tokens(run.seed, row.program, number, count=turn.observed)
     served.completion_s = time.perf_counter() - run.started - row.arrival_s
+    await _note(run, row, event="ended")
     run.digests[row.program] = blake2b(repr(said).encode(), digest_size=8).hexdigest()
     run.outcome.programs.append(served)
 
 
-async def _turn(run: _Run, row: Row, history: list[int], out: int, served: Served) -> tuple[list[int], int]:
-    """Ask once; return the answer's tokens, and how many of the prompt's were in the cache."""
+async def _note(run: _Run, row: Row, **about: str) -> None:
+    """Say what goes on between two requests. That a tool has returned needs no saying: the next request follows."""
+    if run.server.hints:
+        note = {"session_id": f"{run.seed}-{row.name}", **about}
+        answer = await run.client.post("/v1/sessions/notes", content=msgspec.json.encode(note))
+        answer.raise_for_status()
+
+
+async def _turn(run: _Run, row: Row, history: list[int], out: int, served: Served) -> tuple[list[int], int | None]:
+    """Ask once; return the answer's tokens, and how many of the prompt's were in the cache, if the server says so."""
     body: dict[str, Any] = {
         "model": run.server.model,
         "prompt": history,
@@ -110,7 +123,8 @@ async def _turn(run: _Run, row: Row, history: list[int], out: int, served: Serve
         body["session_id"] = f"{run.seed}-{row.name}"
     if run.server.by_age:
         body["priority"] = row.program
-    asked, said, cached = time.perf_counter(), list[int](), 0
+    asked, said = time.perf_counter(), list[int]()
+    cached: int | None = None
     async with run.client.stream("POST", "/v1/completions", content=msgspec.json.encode(body)) as response:
         if response.status_code != 200:
             raise RuntimeError(f"{run.server.name}: status {response.status_code}: {(await response.aread())[:300]!r}")
@@ -124,8 +138,8 @@ async def _turn(run: _Run, row: Row, history: list[int], out: int, served: Serve
                 if not said and choice.get("token_ids"):
                     served.first_token_s.append(time.perf_counter() - asked)
                 said += choice.get("token_ids") or ()
-            usage = event.get("usage") or {}
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or cached
+            details = (event.get("usage") or {}).get("prompt_tokens_details") or {}
+            cached = details.get("cached_tokens", cached)
     if len(said) != out:
         raise RuntimeError(f"{run.server.name}: {len(said)} of {out} tokens came of {row.name}")
     return said, cached

@@ -32,6 +32,8 @@ class Outcome:
     """Positions computed that are not those of a token just sampled."""
     recomputed: int = 0
     """Those of them that had been computed before."""
+    counted: bool = True
+    """Whether the engine says what it had in its cache, so that these two are known."""
     steps: int = 0
     preemptions: int = 0
     pauses: int = 0
@@ -43,9 +45,9 @@ class Outcome:
         return [served.completion_s for served in self.programs]
 
     @property
-    def recomputed_share(self) -> float:
-        """Of what was prefilled."""
-        return self.recomputed / max(self.prefilled, 1)
+    def recomputed_share(self) -> float | None:
+        """Of what was prefilled; None where that is not known."""
+        return self.recomputed / max(self.prefilled, 1) if self.counted else None
 
 
 def quantile(values: Iterable[float], share: float) -> float:
@@ -56,7 +58,7 @@ def quantile(values: Iterable[float], share: float) -> float:
 
 def row(
     outcomes: Sequence[Outcome], alone_s: Mapping[tuple[int, int], float] | None = None, seeds: Sequence[int] = ()
-) -> dict[str, float | str]:
+) -> dict[str, float | str | None]:
     """Sum up one rival's runs, programs of all of them together: one line of the table.
 
     Args:
@@ -68,7 +70,9 @@ def row(
     served = [one for outcome in outcomes for one in outcome.programs]
     first = [one.first_token_s[0] for one in served]
     later = [wait for one in served for wait in one.first_token_s[1:]] or [0.0]
-    told: dict[str, float | str] = {
+    shares = [outcome.recomputed_share for outcome in outcomes]
+    known = [share for share in shares if share is not None]
+    told: dict[str, float | str | None] = {
         "rival": outcomes[0].rival,
         "mean_s": round(statistics.mean(completions), 1),
         "p50_s": round(quantile(completions, 0.5), 1),
@@ -76,7 +80,7 @@ def row(
         "p99_s": round(quantile(completions, 0.99), 1),
         "ttft_first_p95_s": round(quantile(first, 0.95), 2),
         "ttft_later_p95_s": round(quantile(later, 0.95), 2),
-        "recomputed": round(statistics.mean(outcome.recomputed_share for outcome in outcomes), 3),
+        "recomputed": round(statistics.mean(known), 3) if len(known) == len(shares) else None,
         "tok_s": round(sum(one.output_tokens for one in outcomes) / sum(one.span_s for one in outcomes), 1),
         "preemptions": round(statistics.mean(outcome.preemptions for outcome in outcomes)),
         "pauses": round(statistics.mean(outcome.pauses for outcome in outcomes)),

@@ -10,6 +10,9 @@ With servers, all of the same model and as many KV blocks, each gets the same pr
     python benchmarks/agents_trace.py --model M --server default=http://localhost:8001 \\
         --server priority=http://localhost:8002 --server agents=http://localhost:8000
 
+vLLM says what it had in its cache only if it is started with `--enable-prompt-tokens-details`; of a server that does
+not say so the share that was computed again is unknown.
+
 The last line is JSON; the ratios are those of `agents` to `default`, and to the best of all others.
 """
 
@@ -94,7 +97,7 @@ async def measure(servers: Sequence[Server], shape: Shape, seeds: Sequence[int])
         for server in servers if at % 2 == 0 else servers[::-1]:
             outcome = await serve(server, programs(shape, seed), seed)
             outcomes[server.name].append(outcome)
-            say(f"seed {seed}, {server.name}: {outcome.span_s:.0f} s, digest {outcome.digest}")
+            table(f"seed {seed}, digest {outcome.digest}", [row([outcome])])
     summed = [row(several) for several in outcomes.values()]
     table("measured", summed)
     return {"simulated": False, **ratios(summed)}
@@ -122,7 +125,7 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def table(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Print rows under their names."""
     columns = [name for name in _COLUMNS if any(name in one for one in rows)]
-    cells = [[str(one.get(name, "")) for name in columns] for one in rows]
+    cells = [[str(one[name]) if one.get(name) is not None else "" for name in columns] for one in rows]
     widths = [max(len(cell) for cell in column) for column in zip(columns, *cells, strict=True)]
     say(title)
     for line in (columns, *cells):

@@ -70,7 +70,7 @@ def prefix_cache_cost(quick: bool) -> dict[str, float]:
         llm.generate(prompts[:1], Sampling(max_tokens=2, ignore_eos=True), use_tqdm=False)
         clocked = Clocked()
         for kind, name in (
-            *((PrefixCache, name) for name in ("match", "enter", "forget", "shared")),
+            *((PrefixCache, name) for name in ("match", "tail", "enter", "enter_tail", "extend", "forget", "shared")),
             (BlockPool, "keep"),
         ):
             patches.enter_context(patch.object(kind, name, clocked.of(getattr(kind, name))))

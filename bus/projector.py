@@ -44,8 +44,7 @@ class Projector:
         pause = _RETRY_S[0]
         while True:
             try:
-                await self._make_missing()
-                idle = await self.catch_up()
+                idle = await self._keep_up()
             except (BusError, SchemaError, asyncpg.PostgresError) as error:
                 if not isinstance(error, Unavailable | RebuildBusy):
                     # the library's words hold the values of the row
@@ -71,14 +70,8 @@ class Projector:
         Raises:
             Unavailable: Postgres cannot be reached.
         """
-        self._builds, self._end = await live_builds(self._store)
-        end, idle = self._end, True
-        while behind := [build for build in self._builds if build.at < end]:
-            idle = False
-            told(min(build.at.sequence for build in behind), end.sequence)
-            await advance(self._store, *furthest_behind(behind, end), self._page)
-            self._builds, self._end = await live_builds(self._store)
-        return idle
+        await self._look()
+        return await self._go_on(told)
 
     def statistics(self) -> dict[str, Any]:
         """Say how far each projection was when it was last looked at, and how far behind the record."""
@@ -92,11 +85,25 @@ class Projector:
         }
         return found | {"problem": self._problem}
 
-    async def _make_missing(self) -> None:
-        missing = await unfit(self._store)
-        if missing:
+    async def _keep_up(self) -> bool:
+        await self._look()
+        if missing := unfit(self._builds):
             log.info("projections are made from the log: %s", ", ".join(missing))
             await rebuild(self._store, missing, page=self._page)
+            await self._look()
+        return await self._go_on()
+
+    async def _go_on(self, told: Told = lambda _done, _all: None) -> bool:
+        end, idle = self._end, True
+        while behind := [build for build in self._builds if build.at < end]:
+            idle = False
+            told(min(build.at.sequence for build in behind), end.sequence)
+            await advance(self._store, *furthest_behind(behind, end), self._page)
+            await self._look()
+        return idle
+
+    async def _look(self) -> None:
+        self._builds, self._end = await live_builds(self._store)
 
 
 async def bring_up(store: Store, told: Told = lambda _done, _all: None) -> None:
@@ -109,7 +116,7 @@ async def bring_up(store: Store, told: Told = lambda _done, _all: None) -> None:
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    while missing := await unfit(store):
+    while missing := unfit((await live_builds(store))[0]):
         try:
             await rebuild(store, missing, told)
         except RebuildBusy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from bus.errors import BusError, Unavailable
@@ -71,15 +71,11 @@ async def rebuild(
     return done
 
 
-async def unfit(store: Store) -> list[str]:
-    """Name the projections that must be made again before they can be read.
+def unfit(builds: Iterable[Build]) -> list[str]:
+    """Name the projections that must be made again before they can be read, of the builds that are.
 
     They are not there, were made by other code, or of events that were mended since.
-
-    Raises:
-        Unavailable: Postgres cannot be reached.
     """
-    builds, _ = await live_builds(store)
     fit = {build.name for build in builds if build.code == CODE}
     return [name for name in PROJECTIONS if name not in fit]
 

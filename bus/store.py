@@ -135,6 +135,7 @@ class Store:
                 timeout=5,
                 command_timeout=60,
                 server_settings={"application_name": "ostinato"},
+                reset=_nothing_to_reset,
             )
         except OUT_OF_REACH as error:
             raise _unavailable(error) from error
@@ -288,6 +289,10 @@ async def _add(connection: Any, batch: Batch) -> None:
             "ON CONFLICT (shard) DO UPDATE SET incarnation = $2, seq = $3, hash = $4",
             [(shard, batch.cursor.incarnation, *head) for shard, head in batch.heads.items()],
         )
+
+
+async def _nothing_to_reset(_connection: Any) -> None:
+    """Spare each query a second one: transactions are rolled back by the pool, and what we set is theirs alone."""
 
 
 def _unavailable(error: BaseException) -> Unavailable:

@@ -7,6 +7,7 @@ people (models, engines) are encoded first.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from bus.errors import BadSubject
@@ -69,6 +70,7 @@ def checked(value: str, what: str) -> str:
     return value
 
 
+@lru_cache(1024)  # each step's subjects name the engine
 def encoded(name: str) -> str:
     """Make any name a subject token: what is not `[a-z0-9_]` becomes `-` and two hex digits per UTF-8 byte.
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from engine.errors import PlatformUnavailable
 
-NEEDED: Final = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni"})
+NEEDED: Final = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})
 """What the processor must have, as /proc/cpuinfo names it."""
 
 _SOURCES: Final = Path(__file__).parent / "kernels" / "native"

@@ -49,6 +49,9 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     least_shared: int = 64
     """Tokens, and half of those that it has to compute, that a request must save at least by waiting for one that is
     computing what both begin with. None does if they are more than a context has."""
+    least_tail: int = 1
+    """Tokens that a last KV block which is not full must hold to be found by whoever goes on from them. None is if they
+    are more than a block has."""
     watermark: float = 0.01
     """Share of the KV blocks that new requests leave idle while others run, so that those can grow."""
     max_in_flight: int = 2

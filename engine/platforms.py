@@ -26,6 +26,9 @@ DTYPES: Final[dict[str, torch.dtype]] = {
     "float16": torch.float16,
 }
 
+NO_KERNELS: Final = "our own kernels cannot be used, PyTorch's serve"
+"""How the line begins that says so."""
+
 _FALLBACKS: Final = ("float16", "bfloat16", "float32")
 
 _MEMINFO: Final = Path("/proc/meminfo")
@@ -186,7 +189,7 @@ def _cpu_ops() -> str:
     try:
         library()
     except PlatformUnavailable as error:
-        log.warning("our own kernels cannot be used, PyTorch's serve: %s", error.problem)
+        log.warning("%s: %s", NO_KERNELS, error.problem)
         return "cpu" if torch.backends.mkldnn.is_available() else "gathered"  # type: ignore[no-untyped-call]
     return "native"
 

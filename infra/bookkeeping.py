@@ -22,7 +22,7 @@ from bus.store import Store
 from bus.trim import trim
 from bus.under_way import runs_under_way
 from infra.settings import Settings
-from infra.spans.searching import Searched, nobody_follows
+from infra.spans.asides import Aside, nobody_follows
 from infra.spans.wanted import span_export
 from schemas.context import Clock
 from schemas.times import DAY
@@ -58,9 +58,9 @@ class Books:
         """Sends spans; None where nobody wants them."""
 
     @property
-    def searched(self) -> Callable[[Searched], None]:
-        """Hears of searches of memory."""
-        return nobody_follows if self.spans is None else self.spans.search
+    def aside(self) -> Callable[[Aside], None]:
+        """Hears of what is in no record and has a span."""
+        return nobody_follows if self.spans is None else self.spans.tell
 
     async def _opened(self) -> Store:
         return self._store

@@ -370,6 +370,7 @@ class ForkUnfit(InfraError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
+        self.problem = problem
 
 
 class BatchUnfit(InfraError):

@@ -50,11 +50,12 @@ from infra.services.embedded import Servers, embedded
 from infra.services.nats_server import NatsServer
 from infra.services.outside import Outside, check_outside, prepare_streams, remember_outside
 from infra.services.postgres import Postgres
-from infra.serving import access_to, check_access, listen, places_of, scheme, serving
+from infra.serving import access_to, address_in_url, check_access, listen, places_of, scheme, serving
 from infra.settings import PLACE_VARIABLE, Place, Settings, encode_place
 from infra.telemetry import log_to_file
 from infra.upkeep import mend, mend_at_start
 from infra.watch import Watch
+from schemas.about import DiskHealth, Health, ProcessHealth
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ async def running(
             )
             supervisor.start()
             exits.push_async_callback(supervisor.stop)
-            url = f"{scheme(settings.access)}://{settings.host}:{listening.getsockname()[1]}"
+            url = f"{scheme(settings.access)}://{address_in_url(settings.host)}:{listening.getsockname()[1]}"
             watching = asyncio.create_task(_keep_servers(servers, served, url, notice), name="servers")
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
@@ -337,25 +338,25 @@ async def status_of(connection: Connection, slot: str) -> dict[str, Any] | None:
     return msgspec.json.decode(reply.data, type=dict[str, Any])
 
 
-def _part(child: ChildStatus, answer: dict[str, Any] | None) -> dict[str, Any]:
+def _part(child: ChildStatus, answer: dict[str, Any] | None) -> ProcessHealth:
     """Tell of a process what `/health` shows."""
-    part = {"pid": child.pid, "restarts": child.restarts, "ready": bool(answer and answer["ready"])}
-    return part if answer is None or "trouble" not in answer else {**part, "trouble": answer["trouble"]}
+    told = answer or {"ready": False}
+    return ProcessHealth(child.pid, child.restarts, bool(told["ready"]), told.get("trouble", msgspec.UNSET))
 
 
 @asynccontextmanager
 async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]:
     settings = stack.settings
 
-    async def state() -> dict[str, Any]:
+    async def state() -> Health:
         children = stack.supervisor.statistics()
         answers = await asyncio.gather(*(status_of(stack.connection, child.name) for child in children))
         parts = {child.name: _part(child, answer) for child, answer in zip(children, answers, strict=True)}
-        fine = all(part["ready"] and "trouble" not in part for part in parts.values())
+        fine = all(part.ready and part.trouble is msgspec.UNSET for part in parts.values())
         watch = stack.watch
         fine &= watch is None or not watch.trouble
-        disk = {} if watch is None else {"disk": {"free_mb": watch.free_mb, "nearly_full": watch.closed}}
-        return {"status": "ok" if fine else "degraded", "processes": parts, **disk}
+        disk = msgspec.UNSET if watch is None else DiskHealth(watch.free_mb, watch.closed)
+        return Health("ok" if fine else "degraded", parts, disk)
 
     agents = served_agents(settings)
     async with access_to(settings, stack.connection, stack.store) as access:
@@ -382,7 +383,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             limits=settings.limits,
             places=places_of(settings),
             answers=stack.answers,
-            searched=stack.books.searched,
+            aside=stack.books.aside,
             origins=settings.access.origins,
             more=batch_doors(batch_desk(settings, stack.connection, stack.store)),
         )

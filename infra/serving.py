@@ -71,8 +71,9 @@ def listen(settings: Settings) -> socket.socket:
         PortBusy: somebody else has it.
         CannotListen: it cannot be had.
     """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # said to be TCP, for only then asyncio has what is written sent at once: else a token may wait for 40 ms
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
@@ -83,6 +84,11 @@ def listen(settings: Settings) -> socket.socket:
             raise PortBusy(settings.host, settings.port) from error
         raise CannotListen(settings.host, settings.port, error) from error
     return listening
+
+
+def address_in_url(host: str) -> str:
+    """Write a host or an address as it stands in a URL: one of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 @asynccontextmanager

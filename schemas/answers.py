@@ -56,3 +56,5 @@ class Alternative(Wire, frozen=True):
     sampled: Sampled | None = None
     cut_off: tuple[ToolCall, ...] = ()
     """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""
+    stopped_at: str = ""
+    """The stop text that ended it, where one did and that is known."""

@@ -91,6 +91,8 @@ class MessagesRequest(Wire, frozen=True, kw_only=True):
     tool_choice: AnthropicToolChoice | None = None
     thinking: ThinkingAsked | None = None
     output_config: OutputConfig | None = None
+    output_format: dict[str, Any] | None = None
+    """What `output_config.format` was before."""
     metadata: AboutUser | None = None
     mcp_servers: Any = None
     """From here on fields that are known and not served."""

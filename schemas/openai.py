@@ -325,8 +325,9 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
     function_call: Any = None
     modalities: Any = None
     audio: Any = None
-    prediction: Any = None
     web_search_options: Any = None
+    prediction: Any = None
+    """What the answer may be like: taken, and of no use."""
 
     def echoed(self) -> str:
         """Give what the answer begins with."""

@@ -38,22 +38,9 @@ from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
 ErrorKind = Literal[
-    "unknown_agent",
-    "unknown_model",
-    "unknown_thread",
-    "invalid",
-    "too_long",
-    "overloaded",
-    "engine",
-    "max_steps",
-    "aborted",
-    "timeout",
-    "tool",
-    "definition",
-    "key",
-    "budget",
-    "tripwire",
-]
+    "unknown_agent", "unknown_model", "unknown_thread", "invalid", "too_long", "overloaded", "engine", "max_steps",
+    "aborted", "timeout", "tool", "definition", "key", "budget", "tripwire",
+]  # fmt: skip
 LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition", "key", "overloaded"})
 """Kinds of problems that are found before a decision, where a command's agent is looked up, or room for it."""
 
@@ -155,10 +142,12 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Of all that the usage is of, US dollars; None where a price is not known."""
     worded: str = ""
     """What its provider said when it was to bind the answer to its form: that was asked for in words then."""
+    stopped_at: str = ""
+    """The stop text that ended it, where one did and that is known."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
-        told = (self.logprobs, self.token_ids, self.reasoning, self.sampled, self.cut_off)
+        told = (self.logprobs, self.token_ids, self.reasoning, self.sampled, self.cut_off, self.stopped_at)
         return (Alternative(self.text, self.finish_reason, self.tool_calls, *told), *self.more)
 
 

@@ -15,7 +15,7 @@ class TokenizeRequest(Wire, frozen=True, kw_only=True):
     """`POST /tokenize`: of a raw prompt, or of messages."""
 
     model: str = ""
-    prompt: str | None = None
+    prompt: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     messages: list[ChatMessage] | None = None
     tools: list[ChatTool] | None = None
     add_special_tokens: bool | None = None

@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 DEADLINE_S = 5.0
+TESTS = Path(__file__).parent
+LONGEST = ("chaos", "system", "engine", "infra/embedded")
+"""The folders of tests whose files take longest."""
 OURS = ["schemas", "bus", "engine", "actors", "infra"]
 _numbers = itertools.count(1)
 
@@ -51,6 +55,21 @@ settings.load_profile("ostinato")
 def pytest_configure(config: pytest.Config) -> None:
     """Make our own markers known."""
     config.addinivalue_line("markers", "deadline(seconds): how long an async test may take; 5 unless said")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, so that no worker is left with one of them while another has none.
+
+    Those with whole stacks take longest, then those that compute or train; among these one with many tests goes before
+    one with few. The order within a file stays.
+    """
+    counts = Counter(item.path for item in items)
+
+    def rank(item: pytest.Item) -> tuple[int, int, Path]:
+        place = next((n for n, name in enumerate(LONGEST) if item.path.is_relative_to(TESTS / name)), len(LONGEST))
+        return place, -counts[item.path], item.path
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -58,7 +58,7 @@ from actors.tools import ToolContext
 from actors.toolsets import Surroundings, ToolServices
 from bus.live import Live
 from schemas.commands import Command, RunAgent
-from schemas.context import Clock
+from schemas.context import Clock, traced
 from schemas.delegation import ChildEnded
 from schemas.forks import Fork
 from schemas.generation import request_id
@@ -358,12 +358,13 @@ class AgentPerformer:
             return await hand_over(self._agents, self._models, self._default_model, self._services, effect, site)
         if is_delegated(effect) and self._runs is not None:
             return await self._delegated(self._runs, effect, site, again)
+        # what carries it out is beneath the span of the call
+        below = within(effect.traceparent, span_id(site.tenant, site.thread, effect.id))
         if binding is not None and binding.place == "service" and self._services is not None:
-            # what the service does is beneath the span of the call
-            own = span_id(site.tenant, site.thread, effect.id)
-            traced = replace(effect, traceparent=within(effect.traceparent, own))
             async with Reporter(self._live, effect, site) as reporter:
-                return await run_service(self._services, binding, traced, key, reporter.tell)
+                return await run_service(
+                    self._services, binding, replace(effect, traceparent=below), key, reporter.tell
+                )
         box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)
         tool = box.tools.get(called.call.name)
         if tool is None or tool.function is None:
@@ -383,4 +384,5 @@ class AgentPerformer:
                 messages=effect.messages,
                 working=effect.memory.working,
             )
-            return await (run_again if again else run_tool)(tool, effect, context)
+            with traced(below):
+                return await (run_again if again else run_tool)(tool, effect, context)

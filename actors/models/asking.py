@@ -126,6 +126,7 @@ async def ask_model(
         cut_off=answer.cut_off,
         cost=total_cost([answer, *others]),
         worded=answer.worded,
+        stopped_at=answer.stopped_at,
     )
 
 

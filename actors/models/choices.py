@@ -45,7 +45,7 @@ async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -
 
 def alternative(answer: ModelAnswer) -> Alternative:
     """Give an answer as one beside another."""
-    told = (answer.logprobs, answer.token_ids, answer.reasoning, answer.sampled, answer.cut_off)
+    told = (answer.logprobs, answer.token_ids, answer.reasoning, answer.sampled, answer.cut_off, answer.stopped_at)
     return Alternative(answer.text, answer.finish_reason, answer.tool_calls, *told)
 
 

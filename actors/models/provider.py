@@ -134,6 +134,8 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     """US dollars; None where no price is known."""
     worded: str = ""
     """Why its form was asked for in words; empty where it was not, or its provider is known to bind none."""
+    stopped_at: str = ""
+    """The stop text that ended it, where one did and that is known."""
 
 
 class ModelProvider(Protocol):

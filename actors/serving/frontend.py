@@ -290,6 +290,7 @@ class Frontend:
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
             sampled=sampled(opened.submit.prompt, opened.tokens[: answer.count]),
             cut_off=() if kept else calls,
+            stopped_at=answer.met if finish == "stop" else "",
         )
 
     def _refuse(self, opened: OpenCall) -> NoReturn:

@@ -95,7 +95,7 @@ class Agents:
         """A turn has the blocks in which its beginning was found."""
         program = self._of[request.id]
         program.running += 1
-        self._retention.begin(program, request.held)
+        self._retention.begin(program, request.found(self._config.groups))
 
     def gives_way(self, request: Request) -> None:
         """A running turn is about to give its blocks up."""
@@ -147,7 +147,10 @@ class Agents:
 
     def _known(self, request: Request) -> list[int]:
         """The blocks in which a request's context can be found again; some may be others than it holds."""
-        return [block for block in self._memory.cache.match(request.keys, request.tokens) if block != LEFT]
+        cache = self._memory.cache
+        found = cache.match(request.keys, request.tokens)
+        tail, _ = cache.tail(request.keys, request.tokens, len(found) // self._config.groups)
+        return [block for block in (*found, *tail) if block != LEFT]
 
     def _forget_one(self) -> None:
         for program in self.programs:

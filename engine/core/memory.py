@@ -25,17 +25,19 @@ class Keeper(Protocol):
 class Memory:
     """Gives requests their blocks. A request alone writes its table, but for the cached prefix, which nobody does."""
 
-    def __init__(self, blocks: int, tables: Tables, watermark: float = 0.0) -> None:
+    def __init__(self, blocks: int, tables: Tables, watermark: float = 0.0, least_tail: int = 1) -> None:
         """Make one in which nothing is known.
 
         Args:
             blocks: how many there are.
             tables: the shape of requests' tables.
             watermark: share of the blocks that new requests leave to those that run.
+            least_tail: tokens of a row that is not full for it to be found again.
         """
         self.size = blocks
         self.tables = tables
         self._groups = tables.groups
+        self._least_tail = least_tail
         self.watermark = int(blocks * watermark)
         """Blocks that new requests leave to those that run."""
         self.keeper: Keeper | None = None
@@ -82,38 +84,41 @@ class Memory:
 
         It begins only if all its tokens fit. Blocks already promised to others, `spared`, do not count as room.
         """
-        return self._fit(request, spared)[1]
+        return self._fit(request, spared)[2]
 
     def open(self, request: Request, spared: int) -> bool:
         """Give a waiting request the blocks of its cached prefix, if it does not lack any. False changes nothing."""
-        found, lacking = self._fit(request, spared)
+        found, (tail, more), lacking = self._fit(request, spared)
         if lacking:
             return False
         rows = len(found) // self._groups
-        request.blocks, request.entered = found, rows
-        request.computed = request.settled = rows * self.tables.block_size
+        request.blocks, request.entered = found + tail, rows
+        request.computed = request.settled = rows * self.tables.block_size + more
         request.left = self.tables.first_seen(request.settled)
         self._pool.hold(request.held)
+        self._lose(tail)
         if self.tables.full and self.tables.windowed:
             request.shared = self.cache.shared(request.keys, request.findable, rows)
         request.recomputed += max(request.lost - request.computed, 0)
         return True
 
-    def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
-        """Find the blocks of a request's cached prefix, and count those that it lacks beside them."""
+    def _fit(self, request: Request, spared: int) -> tuple[list[int], tuple[list[int], int], int]:
+        """Find a request's cached prefix, the tail after it and the tokens there; count what it lacks beside them."""
         found = self.cache.match(request.keys, request.findable)
         rows = len(found) // self._groups
+        tail, more = self.cache.tail(request.keys, request.findable, rows)
         left = self.tables.first_seen(rows * self.tables.block_size)
-        idle = self._pool.idle_among(block for block in found if block != LEFT)
-        needed = self.tables.wanted(len(request.tokens), rows, left) + idle
-        return found, max(needed + spared - self._pool.idle, 0)
+        idle = self._pool.idle_among(block for block in (*found, *tail) if block != LEFT)
+        needed = self.tables.wanted(len(request.tokens), rows + bool(tail), left) + idle
+        return found, (tail, more), max(needed + spared - self._pool.idle, 0)
 
     def gained(self, victim: Request, request: Request) -> int:
         """Count the blocks that a waiting request lacks no more once a running one has given way.
 
         Those of its own cached prefix are none: it holds them then. What was promised to the victim is.
         """
-        found = set(self._fit(request, 0)[0])
+        prefix, (tail, _), _ = self._fit(request, 0)
+        found = {*prefix, *tail}
         return self._pool.held_once(block for block in victim.held if block not in found) + self.missing(victim)
 
     def grow(self, request: Request, end: int) -> tuple[int, ...] | None:
@@ -162,6 +167,26 @@ class Memory:
             request.blocks[begin:end] = [LEFT] * self.tables.windowed
         request.left = max(request.left, first)
 
+    def leave_tail(self, request: Request) -> None:
+        """Have what a request computed of its last row be found; for one that is about to be closed.
+
+        Of two at one place that begin alike the longer one stays, else the new one.
+        """
+        tokens = tuple(request.tokens[request.entered * self.tables.block_size : request.settled])
+        if len(tokens) < self._least_tail or self.tables.windowed:
+            return
+        self.cache.extend(request.keys, request.tokens, request.entered)
+        previous = request.keys[request.entered]
+        other = self.cache.tail_after(previous)
+        if other is not None:
+            if LEFT not in other.blocks and other.tokens[: len(tokens)] == tokens:
+                return
+            self._lose([block for block in other.blocks if block != LEFT])
+        row = request.blocks[request.entered * self._groups : (request.entered + 1) * self._groups]
+        if self.cache.enter_tail(previous, tokens, row):
+            for block in row:
+                self._pool.keep(block)
+
     def close(self, request: Request) -> None:
         """Take a request's blocks back; what can be found in them stays so until they are overwritten."""
         self._pool.release(request.held)
@@ -174,10 +199,14 @@ class Memory:
     def forget(self) -> int:
         """Let nothing that is in memory now be found any more; return how many blocks could be until now."""
         known = list(self.cache.places)
-        for block in known:
+        self._lose(known)
+        return len(known)
+
+    def _lose(self, blocks: Iterable[int]) -> None:
+        """Let what is in some blocks not be found any more."""
+        for block in blocks:
             self._overwritten(block)
             self._pool.unkeep(block)
-        return len(known)
 
     def check(self, running: Iterable[Request]) -> None:
         """Fail if a block leaked, was freed early, or may be written by two requests."""
@@ -208,4 +237,4 @@ class Memory:
 
 def memory_within(config: SchedulerConfig, blocks: int) -> Memory:
     """Make one of so many blocks."""
-    return Memory(blocks, tables_within(config), config.watermark)
+    return Memory(blocks, tables_within(config), config.watermark, config.least_tail)

@@ -4,6 +4,9 @@ Full blocks are keyed by a chained content hash (as in vLLM's automatic prefix c
 its tokens and the hash of the block before it, and the chain begins with the tenant's salt. A hit is believed only
 if the tokens and the predecessor are equal too, so that a collision is a miss and not somebody else's text.
 
+The last row of a request that is over is seldom full. What there is of it is a tail: it can be found, too, by whoever
+comes first and goes on from there. He writes behind it, so it is his alone from then on.
+
 Where layers are in several groups a row of blocks, one of each, holds the same tokens. Each of them is known or not by
 itself, since they are given up and overwritten one by one.
 
@@ -35,13 +38,18 @@ class Row(NamedTuple):
 
 
 class PrefixCache:
-    """Maps chains of full blocks to block ids. It holds no block itself: who takes an idle block tells `forget`."""
+    """Maps chains of full blocks, and tails behind them, to block ids.
+
+    It holds no block itself: who takes an idle block tells `forget`.
+    """
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._pack = Struct(f"<{tables.block_size}I").pack
         self._rows: dict[bytes, Row] = {}
         self._places: dict[int, tuple[bytes, int]] = {}
+        self._tails: dict[bytes, bytes] = {}
+        """By the key of the row before it, that of the tail there."""
 
     @property
     def places(self) -> Mapping[int, tuple[bytes, int]]:
@@ -90,6 +98,20 @@ class PrefixCache:
             table[begin : begin + windowed] = [LEFT] * windowed
         return table[: found * (full + windowed)]
 
+    def tail(self, keys: list[bytes], tokens: Sequence[int], rows: int) -> tuple[list[int], int]:
+        """Return the blocks of a tail after the first `rows` rows, which `match` found, and how many `tokens` it holds.
+
+        Where its tokens part from these, what is before that is of use. The last token is never among them.
+        """
+        row = self.tail_after(keys[rows])
+        if row is None or LEFT in row.blocks:
+            return [], 0
+        begin = rows * self._tables.block_size
+        wanted = tokens[begin : min(begin + len(row.tokens), len(tokens) - 1)]
+        pairs = enumerate(zip(wanted, row.tokens, strict=False))
+        same = next((at for at, (one, other) in pairs if one != other), len(wanted))
+        return (row.blocks[:], same) if same else ([], 0)
+
     def shared(self, keys: list[bytes], tokens: Sequence[int], rows: int) -> int:
         """Count the rows of a beginning that groups whose layers see all know, of which the first `rows` are known."""
         full = self._tables.full
@@ -125,15 +147,35 @@ class PrefixCache:
         self._drop_unknown(key)
         return noted
 
+    def tail_after(self, key: bytes) -> Row | None:
+        """What is known of a tail after the row with a key."""
+        found = self._tails.get(key)
+        return None if found is None else self._rows[found]
+
+    def enter_tail(self, previous: bytes, tokens: tuple[int, ...], blocks: Sequence[int]) -> bool:
+        """Note that a row of blocks holds `tokens`, too few for a whole one, after the row with the key `previous`.
+
+        Nothing is known of another tail there, nor of these blocks. False if something else only seems to be this tail.
+        """
+        packed = Struct(f"<{len(tokens)}I").pack(*tokens)
+        key = blake2b(previous + packed, digest_size=16).digest()
+        if key in self._rows:
+            return False
+        self._rows[key], self._tails[previous] = Row(previous, tokens, list(blocks)), key
+        self._places.update({block: (key, group) for group, block in enumerate(blocks)})
+        return True
+
     def _content(self, keys: list[bytes], tokens: Sequence[int], index: int) -> tuple[bytes, tuple[int, ...]]:
         size = self._tables.block_size
         return keys[index], tuple(tokens[index * size : (index + 1) * size])
 
     def _drop_unknown(self, key: bytes) -> None:
         """Let a row be none of whose blocks are known."""
-        blocks = self._rows[key].blocks
-        if blocks.count(LEFT) == len(blocks):
+        row = self._rows[key]
+        if row.blocks.count(LEFT) == len(row.blocks):
             del self._rows[key]
+            if self._tails.get(row.previous) == key:
+                del self._tails[row.previous]
 
     def forget(self, block: int) -> None:
         """The known block is about to be overwritten."""
@@ -150,7 +192,10 @@ class PrefixCache:
             if block != LEFT
         }
         assert found == self._places
-        for row in self._rows.values():
-            assert len(row.tokens) == self._tables.block_size
+        for previous, key in self._tails.items():
+            assert self._rows[key].previous == previous
+        tails = set(self._tails.values())
+        for key, row in self._rows.items():
+            assert (len(row.tokens) < self._tables.block_size) == (key in tails)
             assert len(row.blocks) == self._tables.groups
             assert set(row.blocks) != {LEFT}

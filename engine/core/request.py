@@ -125,6 +125,10 @@ class Request:
         """The blocks that it holds."""
         return [block for block in self.blocks if block != LEFT] if self.left else self.blocks[:]
 
+    def found(self, groups: int) -> list[int]:
+        """Those of its blocks whose content the prefix cache knows, of layers in so many groups."""
+        return [block for block in self.blocks[: self.entered * groups] if block != LEFT]
+
     @property
     def findable(self) -> Sequence[int]:
         """The beginning that may come from the prefix cache."""

@@ -334,6 +334,7 @@ class Scheduler:
     def _preempt(self, draft: Draft, request: Request) -> None:
         """Make a running request give its blocks up; it will be computed again from the tokens it has."""
         known = draft.drop(request)
+        self._memory.leave_tail(request)
         self.rules.gives_way(request)
         self._suspend(request)
         if known:
@@ -350,6 +351,8 @@ class Scheduler:
         request.life += 1
 
     def _end(self, request: Request, finish: FinishReason) -> None:
+        if finish != "error":  # what was written last is not to be read then
+            self._memory.leave_tail(request)
         self.rules.ends(request)
         if request.state == "running":
             del self._running[request.id]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.steps import Arrival
@@ -19,8 +19,8 @@ class Limits:
     vocabulary: int
     adapters: frozenset[str]
 
-    def problem(self, arrival: Arrival, tainted: Set[int]) -> str | None:
-        """Say why an arrival cannot be computed; the content of `tainted` blocks is not to be read."""
+    def problem(self, arrival: Arrival, tainted: Mapping[int, int]) -> str | None:
+        """Say why an arrival cannot be computed; what is in `tainted` blocks from a place on is not to be read."""
         sampling = arrival.sampling
         largest = max((*arrival.tokens, *sampling.trace_decode_token_ids), default=0)
         if largest >= self.vocabulary:
@@ -29,7 +29,11 @@ class Limits:
             return f"the worker has no adapter {sampling.adapter!r}, only {sorted(self.adapters)}"
         return self._table_problem(arrival, tainted)
 
-    def _table_problem(self, arrival: Arrival, tainted: Set[int]) -> str | None:
+    def full(self, arrival: Arrival) -> int:
+        """Count the blocks of an arrival's rows of which all tokens are computed; it writes to none of them."""
+        return arrival.computed // self.block_size * self.groups
+
+    def _table_problem(self, arrival: Arrival, tainted: Mapping[int, int]) -> str | None:
         if not all(0 <= block < self.blocks for block in arrival.blocks):
             return f"the plan names KV blocks that are not among the worker's {self.blocks}"
         if len(arrival.blocks) % self.groups:
@@ -38,6 +42,8 @@ class Limits:
         cached = arrival.blocks[:needed]
         if needed > len(cached):
             return f"{arrival.computed} tokens cannot be cached in {len(cached)} blocks"
-        if not tainted.isdisjoint(cached):
+        full, size = self.full(arrival), self.block_size
+        read = ((block, size if at < full else arrival.computed % size) for at, block in enumerate(cached))
+        if tainted and any(tainted.get(block, size) < end for block, end in read):
             return "its cached prefix belongs to a request that failed"
         return None

@@ -64,8 +64,8 @@ class RequestTable:
         self._groups = groups
         self._device = device
         self._failed: dict[str, str] = {}
-        self._tainted: set[int] = set()
-        """Blocks whose content a failed request left unwritten."""
+        self._tainted: dict[int, int] = {}
+        """Blocks whose content a failed request left unwritten, and from which place on."""
         self._rows: dict[str, int] = {}
         self._wishes = Wishes()
         self._free: list[int] = []
@@ -124,7 +124,7 @@ class RequestTable:
         self._parameters[row] = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, seed)
         self._tokens[row, : len(arrival.tokens)] = arrival.tokens
         self._wishes.admit(row, sampling)
-        self._hold(row, arrival.blocks, fresh=arrival.blocks[self._entries(arrival.computed) :])
+        self._hold(row, arrival.blocks, fresh=arrival.blocks[self._limits.full(arrival) :])
 
     def fail(self, flat: FlatBatch, index: int, message: str) -> list[Integers]:
         """Remember that slice `index` of a batch could not be computed: its request has failed.
@@ -143,7 +143,9 @@ class RequestTable:
                 self._ahead.still_written(slots[last - piece.count + 1 : last + 1], self._block_size, remote.turn)
                 for slots in remote.slots
             ]
-        self._tainted.update(block for slots in written for block in (slots // self._block_size).tolist())
+        for slot in (slot for slots in written for slot in slots.tolist()):
+            block, place = divmod(slot, self._block_size)
+            self._tainted[block] = min(place, self._tainted.get(block, place))
         if remote is None or self._lives_on(flat, index):
             self.forget((piece.request,))
             self._failed[piece.request] = message
@@ -360,7 +362,8 @@ class RequestTable:
         if self._ahead is not None:
             self._ahead.hand_out(fresh)
         if self._tainted:
-            self._tainted.difference_update(fresh)
+            for block in fresh:
+                self._tainted.pop(block, None)
 
     def _take_row(self, tokens: int) -> int:
         """Return a free row with room for a request's tokens."""

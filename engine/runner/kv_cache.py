@@ -87,7 +87,7 @@ class KvCache:
         self._ops = model.ops
         self._memory = memory
         if memory.device.type == "cpu":
-            threading.Thread(target=_touch, args=(memory,), name="kv-touch", daemon=True).start()
+            threading.Thread(target=_touch, args=(memory,), name="kv-touch").start()
         self.layers = tuple(memory[place] for _, place in groups.places)
         """Per layer [blocks, block_size, 2, kv_heads, head_dim], in whatever order ops keep them within a block."""
 
@@ -103,13 +103,16 @@ def _touch(memory: Tensor) -> None:
     """Have the system give the pages of the first blocks, those that are taken first, before anybody writes to them.
 
     To clear a page when its first token comes cost a prompt an eighth of its time. What lies behind comes as it is
-    written: a cache may be much larger than what is ever used of it.
+    written: a cache may be much larger than what is ever used of it. A process that ends does not wait for it: its
+    thread is no daemon, as Python ends those within PyTorch, which aborts, but leaves off with the main thread.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     each = memory[0].nbytes
     first = min(each, _TOUCHED // len(memory))
     for begin in range(0, first, _PIECE):
         for layer in memory:
+            if not threading.main_thread().is_alive():
+                return
             start = layer.data_ptr() + begin
             until = min(start + _PIECE, layer.data_ptr() + first)
             start, size = -(-start // _PAGE) * _PAGE, until // _PAGE * _PAGE + start // -_PAGE * _PAGE

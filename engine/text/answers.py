@@ -58,6 +58,11 @@ class AnswerReader:
         """Whether the answer is over, whatever else is generated."""
         return self._parser.stopped
 
+    @property
+    def met(self) -> str:
+        """The stop text that ended it; empty where none did."""
+        return self._parser.met
+
     def read(self, tokens: Iterable[int]) -> list[Part]:
         """Take tokens; return what is certain now: content without a text where none is wanted."""
         if not self._detokenize:

@@ -107,6 +107,8 @@ class OutputParser:
         self._marks = Marks([*self._openers, *map(self._spell, wanted.silent()), *stop])
         self.stopped = False
         """Whether a stop string was met, or the last call that is wanted: what follows it is dropped."""
+        self.met = ""
+        """The stop string that was."""
         self.unstoppable = 0
         """A stop string that ends within so many characters of what was fed is text."""
         self._keeps_stop = keeps_stop
@@ -183,7 +185,7 @@ class OutputParser:
                         self._stop(mark)
 
     def _stop(self, mark: str) -> None:
-        self.stopped = True
+        self.stopped, self.met = True, mark
         if self._keeps_stop:
             self._say(mark)
 

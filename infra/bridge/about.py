@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door
 from infra.bridge.openai import AGENT_PREFIX, BadRequest
+from schemas.about import LoadTold, Models, ModelShown, VersionTold
 from schemas.times import rfc3339
 
 VERSION: Final = importlib.metadata.version("ostinato")
@@ -26,16 +28,16 @@ class _About:
 
     async def version(self, request: Request) -> Response:
         """Say which version it is."""
-        return _json({"version": VERSION})
+        return _json(VersionTold(VERSION))
 
     async def load(self, request: Request) -> Response:
         """Say how many requests are under way."""
-        return _json({"server_load": len(self.desk.under_way)})
+        return _json(LoadTold(len(self.desk.under_way)))
 
     async def models(self, request: Request) -> Response:
         """List what may be given as `model`."""
         listed = [about_model(self.desk, name, self.since) for name in names_of(self.desk)]
-        return _json({"object": "list", "data": listed, "has_more": False})
+        return _json(Models(listed, has_more=False))
 
     async def model(self, request: Request) -> Response:
         """Tell of one thing that may be given as `model`."""
@@ -50,13 +52,12 @@ def names_of(desk: Desk) -> list[str]:
     return [*desk.models, *desk.adapters, *desk.poolers, *desk.routed, *(AGENT_PREFIX + agent for agent in desk.agents)]
 
 
-def about_model(desk: Desk, name: str, since: int) -> dict[str, object]:
+def about_model(desk: Desk, name: str, since: int) -> ModelShown:
     """Tell of a model, to clients of OpenAI's and of Anthropic's API; of one with an adapter, whose it is."""
-    theirs = {"type": "model", "display_name": name, "created_at": rfc3339(since * 1_000_000)}
     provider, _, model = name.partition("/")
     owner = provider if model and provider != AGENT_PREFIX.rstrip("/") else "ostinato"
-    parent = {"parent": desk.models[0]} if name in desk.adapters else {}
-    return {"id": name, "object": "model", "created": since, "owned_by": owner, **parent, **theirs}
+    parent = desk.models[0] if name in desk.adapters else UNSET
+    return ModelShown(name, since, owner, "model", name, rfc3339(since * 1_000_000), parent)
 
 
 def _json(value: object) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,6 +38,11 @@ class Answers:
     """By route and status."""
     refused: Counter[tuple[int, str]] = field(default_factory=lambda: Counter(dict.fromkeys(_USUAL, 0)))
     """By status and code."""
+
+    def expect(self, routes: Iterable[str]) -> None:
+        """Tell from the start of internal errors of so many routes, as of what is usual."""
+        for route in (*routes, NOWHERE):
+            self.answered[route, 500] += 0
 
     def count(self, scope: Scope, status: int) -> None:
         """Count an answer that begins."""

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import msgspec
 from starlette.middleware import Middleware
@@ -40,7 +39,6 @@ from infra.bridge.openai import (
     BadRequest,
     command_data,
     decoded,
-    error_body,
     read_request,
     retry_headers,
 )
@@ -54,20 +52,21 @@ from infra.errors import PictureRefused
 from infra.follow import ReadBack, follow_together
 from infra.pictures import with_pictures_kept
 from infra.settings import A2ASettings, LimitSettings
-from infra.spans.searching import Searched, nobody_follows
+from infra.spans.asides import Aside, nobody_follows
 from schemas import codec
+from schemas.about import CachesEmptied, Health
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import TRACE, Chance, Clock, Ids
 from schemas.generation import Forgotten
 from schemas.live import Delta
 from schemas.openai import ChatRequest
 from schemas.rest import AgentOffered
+from schemas.sessions import LONGEST_SESSION
 from schemas.times import rfc3339
 from schemas.tracing import beginning
 
 log = logging.getLogger(__name__)
 
-_LONGEST_SESSION = 1000
 _FORGET_S = 5.0
 
 
@@ -93,7 +92,7 @@ class Bridge:
     models: tuple[str, ...]
     agents: tuple[str, ...]
     tenant: str
-    state: Callable[[], Awaitable[dict[str, Any]]]
+    state: Callable[[], Awaitable[Health]]
     """What `/health` answers; its `status` is `ok` when everything serves."""
     trouble: Callable[[], str] = str
     """Why nothing can be taken now; empty while all is well."""
@@ -122,8 +121,8 @@ class Bridge:
     """Counts them."""
     keyed: bool = False
     """Whether nobody comes in without a key or token."""
-    searched: Callable[[Searched], None] = nobody_follows
-    """Hears of searches of memory."""
+    aside: Callable[[Aside], None] = nobody_follows
+    """Hears of what is in no record and has a span."""
     a2a: A2ASettings = field(default_factory=A2ASettings)
     """What is set of the Agent2Agent protocol."""
 
@@ -149,13 +148,14 @@ class Bridge:
 
     def application(self) -> Guarded:
         """Build the ASGI application."""
-        limits = self.limits
+        limits, doors = self.limits, self.doors()
+        self.answers.expect(door.path for door in doors)
         rates = Rates(limits.requests_per_minute, limits.concurrent, limits.tokens_per_minute)
         house = House(limits, Admission(self.places), Quotas(rates), self.answers)
         crossing = [Middleware(CORSMiddleware, allow_origins=self.origins, **CROSS_ORIGIN)] if self.origins else []
         return Guarded(
             GuardRules(self.ask or self._anybody, house, self.ids),
-            routes=self.doors(),
+            routes=doors,
             middleware=crossing,
             exception_handlers=dict(HANDLERS),
         )
@@ -166,14 +166,14 @@ class Bridge:
     async def health(self, request: Request) -> Response:
         """Say whether the stack serves, and to whoever may see it, how."""
         state = await self.state()
-        status = 200 if state["status"] == "ok" else 503
+        status = 200 if state.status == "ok" else 503
         if not may_look(request):
-            state = {"status": state["status"]}
+            state = Health(state.status)
         return json_answer(state, status, retry_headers(status))
 
     async def _tell_metrics(self, request: Request) -> Response:
         if self.metrics is None:
-            return json_answer(error_body(404, "this stack tells no metrics", None, "not_found"), 404)
+            raise BadRequest(404, "this stack tells no metrics", None, "not_found")
         body, content_type = await self.metrics(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
@@ -200,8 +200,8 @@ class Bridge:
                 blocks += codec.decode(reply.data, Forgotten).blocks
         except (BusError, TimeoutError) as error:
             log.warning("prefix caches: %s", error)
-            return json_answer(error_body(503, "an engine does not answer: try again", None, "unavailable"), 503)
-        return json_answer({"blocks": blocks})
+            raise BadRequest(503, "an engine does not answer: try again", None, "unavailable") from error
+        return json_answer(CachesEmptied(blocks))
 
     async def served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
         """Answer with what a request becomes.
@@ -294,8 +294,8 @@ class Bridge:
         caller.must("agents" if agent else "inference")
         data = owned(caller, data)
         session = request.headers.get(SESSION_HEADER, "")
-        if len(session) > _LONGEST_SESSION:
-            message = f"header {SESSION_HEADER}: longer than {_LONGEST_SESSION} characters"
+        if len(session) > LONGEST_SESSION:
+            message = f"header {SESSION_HEADER}: longer than {LONGEST_SESSION} characters"
             raise BadRequest(400, message, SESSION_HEADER, "invalid_value")
         if session and isinstance(data, Generate) and not data.session_id:
             data = msgspec.structs.replace(data, session_id=session)
@@ -378,7 +378,7 @@ class Bridge:
         await send_command(self.connection, command)
 
 
-_ABORTING = Operation("vLLM: end generations by their ids", AbortRequest, media="")
+_ABORTING = Operation("vLLM: end generations by their ids", AbortRequest)
 _NO_BUFFERING = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 

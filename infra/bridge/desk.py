@@ -14,7 +14,7 @@ from infra.bridge.exchange import Exchange
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack
 from infra.settings import A2ASettings
-from infra.spans.searching import Searched
+from infra.spans.asides import Aside
 from schemas.commands import Command, CommandData
 from schemas.context import Clock, Ids
 from schemas.openai import ChatRequest
@@ -75,8 +75,8 @@ class Around(Protocol):
         """What time it is."""
 
     @property
-    def searched(self) -> Callable[[Searched], None]:
-        """Hears of searches of memory."""
+    def aside(self) -> Callable[[Aside], None]:
+        """Hears of what is in no record and has a span."""
 
     @property
     def a2a(self) -> A2ASettings:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -23,13 +24,14 @@ from infra.bridge.openai import BadRequest
 from infra.bridge.persons import shut_to
 from infra.settings import LimitSettings
 from schemas.keys import KeyScope
+from schemas.openai import ErrorResponse
 
 HOUSE: Final = "ostinato.house"
 QUOTA: Final = "ostinato.quota"
 """Where a request's scope holds the quota of its key, where it came with one."""
 SHAPE: Final = "ostinato.shape"
 """Where a request's scope holds how its protocol writes errors."""
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Shape = Callable[[BadRequest], object]
@@ -88,25 +90,33 @@ class Operation(NamedTuple):
     takes: Any = None
     """The type of its body."""
     gives: Any = None
-    """The type of its answer; None is JSON of another protocol, or nothing."""
+    """The type of its answer; None is of one that is always a stream, or has nothing in it."""
     query: Any = None
     """A struct of its parameters."""
     streams: bool = False
     """Whether it may answer with server-sent events."""
-    tells: Any = None
-    """The type of what those events carry; None is that of another protocol."""
+    tells: tuple[Any, ...] = ()
+    """The types of what those events carry, each event one of them."""
+    last: str = ""
+    """What the last event carries, where that is no JSON."""
     headers: tuple[str, ...] = ()
     """That it heeds."""
     status: int = 200
     """Of an answer."""
-    media: str = "application/json"
-    """Of an answer; empty is of one that has nothing in it."""
-    own: bool = False
-    """Whether its errors are written as another protocol has them."""
-    empty: bool = False
-    """Whether it may answer 204, with nothing."""
+    media: tuple[str, ...] = ("application/json",)
+    """Types of an answer, of which its client may choose one."""
+    also: Mapping[int, Any] = MappingProxyType({})
+    """Types of answers of further statuses; None is of those that have nothing in them."""
+    fails: tuple[int, ...] = ()
+    """Statuses of its errors, beside those that all routes of its kind have."""
+    error: Any = ErrorResponse
+    """The type of its errors."""
     sends: str = "application/json"
     """How its body is written."""
+
+
+ANSWERING: Final = (400, 404, 409, 429, 502, 503, 504)
+"""Statuses of errors where a model or an agent is asked."""
 
 
 class Door(Route):
@@ -152,7 +162,7 @@ class Door(Route):
             BadRequest: it is not within bounds.
         """
         limits: LimitSettings = scope[HOUSE].limits
-        if scope["method"] not in _WITH_BODY:
+        if scope["method"] not in WITH_BODY:
             return receive
         if self.upload_mb:
             return bounded(receive, self.upload_mb << 20)

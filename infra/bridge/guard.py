@@ -22,7 +22,7 @@ CROSS_ORIGIN: Final[Mapping[str, Any]] = {
     "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
     "allow_headers": ["*"],
     "expose_headers": [
-        *("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "mcp-session-id"),
+        *("x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry", "mcp-session-id"),
         *(THREAD_HEADER, LEFT_OUT),
     ],
     "max_age": 600,
@@ -88,10 +88,13 @@ class _Guard:
         scope[NAMED] = REQUEST_ID.fullmatch(given) is not None
         scope[NAME], scope[HOUSE] = given if scope[NAMED] else self._ids.new("req"), self._house
 
+        named_in = _named_in(scope, headers)
+
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # its body may have named it meanwhile
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", scope[NAME].encode())]
+                named = [(header, scope[NAME].encode()) for header in named_in]
+                message["headers"] = [*message.get("headers", ()), *named]
                 self._house.answers.count(scope, message["status"])
             await send(message)
 
@@ -109,3 +112,9 @@ class _Guard:
         # not of one that broke: the server logs that in the same task, and is to say which it was
         REQUEST.reset(request)
         TRACE.reset(trace)
+
+
+def _named_in(scope: Scope, headers: Headers) -> tuple[bytes, ...]:
+    """Say which headers of an answer name its request: Anthropic's clients look for another, whatever they ask for."""
+    anthropic = "anthropic-version" in headers or scope["path"].startswith("/v1/messages")
+    return (b"x-request-id", b"request-id") if anthropic else (b"x-request-id",)

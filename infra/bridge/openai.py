@@ -205,6 +205,18 @@ def checked(request: ChatRequest, renamed: Mapping[str, str] = {}) -> ChatReques
     return request
 
 
+def in_its_words(problem: BadRequest, renamed: Mapping[str, str]) -> BadRequest:
+    """Have a refusal name the field that a client of this protocol knows, where that is called something else."""
+    error = problem.body.error
+    field = (error.param or "").partition("[")[0]
+    if field not in renamed:
+        return problem
+    message = error.message.removeprefix(f"{error.param}: ").removeprefix(f"{field}: ")
+    told = msgspec.structs.replace(error, param=renamed[field], message=f"{renamed[field]}: {message}")
+    problem.body = msgspec.structs.replace(problem.body, error=told)
+    return problem
+
+
 def decoded(body: bytes, shape: type[T]) -> T:
     """Decode a request of some shape.
 

@@ -21,7 +21,8 @@ def json_answer(value: object, status: int = 200, headers: dict[str, str] | None
 async def _not_found(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     body = error_body(status, f"no route {request.method} {request.url.path}", None, "not_found")
-    return json_answer(body, status)
+    # which methods there are
+    return json_answer(body, status, dict(getattr(error, "headers", None) or {}))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -30,7 +31,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    return json_answer(error_body(500, "internal error: see the server's log", None, "internal"), 500)
+    problem = BadRequest(500, "internal error: see the server's log", None, "internal")
+    return told(problem, request.scope.get(SHAPE, openai_error))
 
 
 HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {

@@ -13,6 +13,7 @@ from infra.bridge.mcp.routes import mcp_doors
 from infra.bridge.pooling.routes import pooling_doors
 from infra.bridge.responses.routes import responses_doors
 from infra.bridge.rest.routes import rest_doors
+from infra.bridge.sessions import session_doors
 from infra.bridge.tokenizing import tokenizing_doors
 
 
@@ -25,6 +26,7 @@ def protocol_doors(desk: Desk) -> list[Door | Wing]:
         *agui_doors(desk),
         *pooling_doors(desk),
         *tokenizing_doors(desk),
+        *session_doors(desk),
         *about_doors(desk),
         *rest_doors(desk),
         *mcp_doors(desk),

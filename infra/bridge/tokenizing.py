@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from bus.errors import BusError, Refused
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door
 from infra.bridge.openai import BadRequest, decoded, refusal, with_functions
+from schemas.about import Detokenized, Tokenized
 from schemas.commands import Generate
 from schemas.texts import Decode, Decoded, Describe, Described, Encode, Encoded, TextAsked, TextRefused, TextTold
 from schemas.tokenizing import DetokenizeRequest, TokenizeRequest
@@ -57,16 +58,14 @@ class _Tokenizing:
         asked = decoded(await request.body(), TokenizeRequest)
         data = _generate(asked, asked.model or self.desk.models[0])
         told = await ask_texts(self.desk, data.model, Encode(data, asked.return_token_strs is True), Encoded)
-        answer: dict[str, Any] = {"tokens": told.tokens, "count": len(told.tokens)}
-        answer["max_model_len"] = told.context_length
-        answer["token_strs"] = told.pieces if asked.return_token_strs else None
-        return _json(answer)
+        pieces = told.pieces if asked.return_token_strs else None
+        return _json(Tokenized(told.tokens, len(told.tokens), told.context_length, pieces))
 
     async def detokenize(self, request: Request) -> Response:
         """Give the text of tokens."""
         asked = decoded(await request.body(), DetokenizeRequest)
         told = await ask_texts(self.desk, asked.model or self.desk.models[0], Decode(asked.tokens), Decoded)
-        return _json({"prompt": told.text})
+        return _json(Detokenized(told.text))
 
     async def describe(self, request: Request) -> Response:
         """Say what the tokenizer is."""

@@ -41,7 +41,6 @@ _CHAT: Final[_Unserved] = {
     "function_call": ((), "this name is not served any more: give `tool_choice`"),
     "modalities": ((["text"],), "answers are texts: leave it out"),
     "audio": ((), "answers are texts: leave it out"),
-    "prediction": ((), "answers are not predicted: leave it out"),
     "web_search_options": ((), "nothing is searched for: leave it out, or give a tool that does"),
 }
 _COMPLETION: Final[_Unserved] = {
@@ -60,6 +59,10 @@ def unserved_checks(request: AnswerRequest) -> Iterator[Check]:
     yield "stream_options.continuous_usage_stats", not often, "no usage is told: set `include_usage` as well"
     padded = options is not None and bool(options.include_obfuscation)
     yield "stream_options.include_obfuscation", not padded, "chunks are not padded: leave it out"
+    if isinstance(request, ChatRequest):
+        given = request.prediction  # it makes an answer come sooner where it is used, and changes none
+        fits = given is None or (isinstance(given, dict) and given.get("type") == "content")
+        yield "prediction", fits, "it is {'type': 'content', 'content': …}, or left out"
     for at, tool in enumerate((request.tools if isinstance(request, ChatRequest) else None) or ()):
         yield f"tools[{at}].defer_loading", not tool.defer_loading, "all tools are told at once: leave it out"
     streams = request.stream or request.stream_options is None

@@ -25,7 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**parts)
         self._most = most + _LINE
         self._head = 0
-        self._whole = False
+        self._whole = self._in_body = False
         self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -40,8 +40,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and end the connection where a head gets too long."""
+        behind = self._in_body  # what comes first is not of this head, where a client did not wait for its body's end
         super().data_received(data)
-        if not self._whole:
+        if not self._whole and not behind:
             self._head += len(data)
             if self._head > self._most and not self.transport.is_closing():
                 self.send_400_response("The request's head is too large.")
@@ -55,9 +56,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Go on with the body, which the doors bound."""
-        self._whole = True
+        self._whole = self._in_body = True
         self._wait_no_more()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Wait for the next request."""
+        self._in_body = False
+        super().on_message_complete()
 
     def _wait(self) -> None:
         self._late = self.loop.call_later(_HEAD_S, self.transport.close)

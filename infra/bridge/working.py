@@ -45,6 +45,23 @@ class RpcMessage(msgspec.Struct, frozen=True):
     error: Any = msgspec.UNSET
 
 
+class RpcProblem(msgspec.Struct, frozen=True):
+    """The inside of an error of JSON-RPC."""
+
+    code: int
+    message: str
+    data: Any = msgspec.UNSET
+    """Of ours, an object: our `code`, the HTTP `status`, and `retryAfterMs` where it may help to try again."""
+
+
+class RpcFailure(msgspec.Struct, frozen=True):
+    """An error of JSON-RPC."""
+
+    jsonrpc: Literal["2.0"]
+    id: str | int | float | None
+    error: RpcProblem
+
+
 def refuse_no_rpc(body: bytes) -> None:
     """See that a body is a JSON-RPC message, in fewer words than an SDK has for one that is none.
 

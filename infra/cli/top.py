@@ -24,6 +24,10 @@ from infra.services.data_directory import Runtime, made_shards
 
 _RUNS = 8
 _FIRST_S = 1.0
+_FIRST_ANSWER_S = 0.3
+"""How long everybody has to answer, as long as nobody is known."""
+_ANSWER_S = 1.0
+"""How long those have that answered before."""
 """Between the two looks that a single table is made of: rates need two."""
 _HOME, _ALL, _REST, _END = "\x1b[H", "\x1b[2J", "\x1b[J", "\x1b[K"
 
@@ -45,7 +49,7 @@ async def _watch(options: argparse.Namespace, runtime: Runtime, shards: int, *, 
             sys.stdout.write(_HOME + _ALL)
         while True:
             await asyncio.sleep(min(options.interval, _FIRST_S) if once else options.interval)
-            now = await look(connection, store, shards)
+            now = await look(connection, store, shards, before)
             _show(before, now, options, once=once)
             if once:
                 return 0
@@ -56,7 +60,7 @@ def _show(before: Look, now: Look, options: argparse.Namespace, *, once: bool) -
     engines = rates(before, now)
     if options.json:
         shown = {"engines": _objects(engines), "processes": _objects(now.processes), "runs": _objects(now.runs)}
-        say_json({**shown, "backlog": None if now.waiting is None else _backlog(now.waiting)})
+        say_json({**shown, "silent": now.silent, "backlog": None if now.waiting is None else _backlog(now.waiting)})
         return
     size = shutil.get_terminal_size()
     told = lines(engines, now, style_for(sys.stdout), size.columns if redraws(sys.stdout) else 120)
@@ -76,13 +80,14 @@ def _backlog(waiting: Backlog) -> dict[str, Any]:
     return {**waiting._asdict(), "streams": {name: found._asdict() for name, found in waiting.streams.items()}}
 
 
-async def look(connection: Connection, store: Store, shards: int) -> Look:
-    """Ask everybody once; what does not answer is left out.
+async def look(connection: Connection, store: Store, shards: int, before: Look | None = None) -> Look:
+    """Ask everybody once; who answered `before` is waited for a little longer, and named if it does not now.
 
     Raises:
         Unavailable: NATS cannot be reached.
     """
-    processes = await numbers_of_all(connection, (), 0.3)
+    known = set() if before is None else {*(row.slot for row in before.processes), *before.silent}
+    processes = await numbers_of_all(connection, known, _ANSWER_S if known else _FIRST_ANSWER_S)
     waiting: Backlog | None = None
     runs: list[LateRun] = []
     try:
@@ -90,4 +95,6 @@ async def look(connection: Connection, store: Store, shards: int) -> Look:
         runs = await latest_runs(store, _RUNS)
     except (BusError, TimeoutError):
         pass  # the table shows what there is
-    return Look(time.monotonic(), tuple(Row(*process) for process in processes), waiting, tuple(runs))
+    rows = tuple(Row(*process) for process in processes)
+    silent = tuple(sorted(known.difference(row.slot for row in rows)))
+    return Look(time.monotonic(), rows, waiting, tuple(runs), silent)

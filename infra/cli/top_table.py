@@ -26,6 +26,8 @@ class Look(NamedTuple):
     processes: tuple[Row, ...]
     waiting: Backlog | None
     runs: tuple[LateRun, ...]
+    silent: tuple[str, ...] = ()
+    """Slots of processes that answered before, and did not now."""
 
 
 class EngineRow(NamedTuple):
@@ -148,6 +150,8 @@ def _processes(now: Look, room: int) -> Iterator[str]:
     yield f"{'PROCESS':<{room}} {'restarts':>8}  what it does"
     for row in now.processes:
         yield f"{row.slot[:room]:<{room}} {restarts.get(row.slot, 0):>8}  {_work(row)}"
+    for slot in now.silent:
+        yield f"{slot[:room]:<{room}} {restarts.get(slot, 0):>8}  does not answer"
 
 
 def _work(row: Row) -> str:

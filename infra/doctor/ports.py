@@ -42,7 +42,7 @@ def server_ports(ports: dict[str, int], ours: frozenset[int]) -> Finding:
 
 def _refusal(host: str, port: int) -> OSError | None:
     try:
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             probe.listen()

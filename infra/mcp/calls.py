@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 from bus.errors import BusError
 from infra.client import Client
 from infra.errors import SettlementRefused
+from schemas.context import TRACE, traced
+from schemas.tracing import trace_context, within
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +68,15 @@ class Calls:
 
     @contextmanager
     def entered(self, context: Context) -> Iterator[Call]:
-        """Note a call for as long as it is under way."""
+        """Note a call for as long as it is under way, and work on it within the trace that its client named."""
         call = Call(self.origin.client_of(context))
         session = self.origin.session_of(context)
         name = None if session is None else (session, str(context.request_id))
         if name is not None:
             self._named[name] = call
         try:
-            yield call
+            with traced(trace_in(context.meta) or TRACE.get()):
+                yield call
         except asyncio.CancelledError:
             if self.origin.left(context):
                 self._end(call)
@@ -100,6 +103,13 @@ class Calls:
         task = asyncio.create_task(_ended(call), name=f"mcp cancel {call.run}")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+def trace_in(meta: Mapping[str, Any] | None) -> str:
+    """Read the trace context that an MCP client wrote into a message's `_meta`; empty where there is none."""
+    given = (meta or {}).get("traceparent")
+    found = trace_context(given if isinstance(given, str) else "", "", "")
+    return within(given, found.parent) if isinstance(given, str) and found.parent else ""
 
 
 async def _ended(call: Call) -> None:

@@ -16,11 +16,11 @@ from bus.errors import BusError
 from bus.following_record import Place, events_after, record_end, served_after
 from bus.store import Store, StoredEvent
 from bus.subjects import decoded
+from infra.spans.asides import Aside, aside_span
 from infra.spans.content import NoContent
 from infra.spans.engine import asked_by, engine_span
 from infra.spans.fold import ThreadSpans
 from infra.spans.names import Names
-from infra.spans.searching import Searched, search_span
 from infra.spans.sending import Sender
 from infra.spans.span import Span
 from schemas.errors import SchemaError
@@ -57,9 +57,9 @@ class SpanExport:
         self._events, self._served = await record_end(self._store)
         self._begun = True
 
-    def search(self, searched: Searched) -> None:
-        """Send the span of a search of memory, which is in no record."""
-        self._send([search_span(searched, self._names, self._content)])
+    def tell(self, aside: Aside) -> None:
+        """Send the span of what is in no record."""
+        self._send([aside_span(aside, self._names, self._content)])
 
     def close(self) -> None:
         """Send what is queued."""

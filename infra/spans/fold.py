@@ -193,7 +193,7 @@ class ThreadSpans:
             start = min(microseconds(command.time), start)
         about = {
             self.names.messaging_system: "nats",
-            "messaging.operation.type": "process",
+            self.names.messaging_operation: "process",
             "ostinato.command": command.id,
             "ostinato.source": command.source,
         }

@@ -50,6 +50,7 @@ class Names:
     user: str = "user.id"
     error: str = "error.type"
     messaging_system: str = "messaging.system"
+    messaging_operation: str = "messaging.operation.type"
     remember: str = "update_memory"
     """The operation of a write to memory, of which there is no other in `writes`."""
     recall: str = "search_memory"

@@ -18,7 +18,7 @@ class Searched(NamedTuple):
 
     tenant: str
     request: str
-    """The request's id, which no other has."""
+    """The request's id: a client may give several the same."""
     traceparent: str
     """Of its caller; empty begins a trace."""
     store: str
@@ -34,10 +34,6 @@ class Searched(NamedTuple):
     """Whose, where it is one person's or project's: told only where content is."""
 
 
-def nobody_follows(searched: Searched) -> None:
-    """Take a search that nobody wants told."""
-
-
 def search_span(searched: Searched, names: Names, content: NoContent) -> Span:
     """Make its span, beneath the caller's."""
     context = trace_context(searched.traceparent, searched.tenant, searched.request)
@@ -48,7 +44,7 @@ def search_span(searched: Searched, names: Names, content: NoContent) -> Span:
     }
     return Span(
         trace=context.trace,
-        span=span_id(searched.tenant, "", f"search {searched.request}"),
+        span=span_id(searched.tenant, "", f"search {searched.request} {searched.start}"),
         parent=context.parent,
         name=f"{names.recall} recall",
         start=searched.start,

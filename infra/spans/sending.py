@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol
 
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace import set_span_in_context as in_context
 
-from infra.errors import ExporterUnknown
+from infra.errors import ExporterUnknown, InfraError
 from infra.spans.otlp import SCOPE
 from infra.spans.span import Span
 
@@ -31,8 +31,17 @@ _OTLP = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
 }
 
-
 CLOSE_S = 3.0
+_BATCH: Final = 512
+"""Spans that are sent at once, as the SDK does unless told otherwise."""
+
+
+class NotSent(InfraError):
+    """Spans were to be sent, and nobody took them."""
+
+    def __init__(self, sent: int) -> None:
+        super().__init__(f"nobody takes spans where the OTEL_EXPORTER_OTLP_* variables say: {sent} were taken before")
+        self.sent = sent
 
 
 class Sender(Protocol):
@@ -79,6 +88,32 @@ class SdkSender:
         return decision is Decision.RECORD_AND_SAMPLE
 
 
+class WholeSender:
+    """Sends all it is given, whether anybody sampled it or not, and knows that it has come."""
+
+    def __init__(self, exporter: SpanExporter, resource: Resource) -> None:
+        """Send to `exporter`."""
+        self._exporter = exporter
+        self._resource = resource
+        self._sent = 0
+
+    def send(self, spans: Sequence[Span]) -> None:
+        """Send spans, and wait until they are taken.
+
+        Raises:
+            NotSent: they are not, however often the exporter tried.
+        """
+        for first in range(0, len(spans), _BATCH):
+            batch = [readable(span, self._resource) for span in spans[first : first + _BATCH]]
+            if self._exporter.export(batch) is not SpanExportResult.SUCCESS:
+                raise NotSent(self._sent)
+            self._sent += len(batch)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._exporter.shutdown()
+
+
 def readable(span: Span, resource: Resource) -> ReadableSpan:
     """Give a span in the SDK's form."""
     return ReadableSpan(
@@ -103,18 +138,31 @@ def sender_from(environment: Mapping[str, str] = os.environ) -> SdkSender:
     Raises:
         ExporterUnknown: they name none that there is.
     """
+    return SdkSender(*_asked_for(environment))
+
+
+def whole_sender_from(environment: Mapping[str, str] = os.environ) -> WholeSender:
+    """Make the one that leaves nothing out, likewise.
+
+    Raises:
+        ExporterUnknown: they name none that there is.
+    """
+    return WholeSender(*_asked_for(environment))
+
+
+def _asked_for(environment: Mapping[str, str]) -> tuple[SpanExporter, Resource]:
     resource = Resource.create() if "OTEL_SERVICE_NAME" in environment else _named(Resource.create())
     wanted = environment.get("OTEL_TRACES_EXPORTER", "otlp")
     if wanted == "console":
-        return SdkSender(ConsoleSpanExporter(), resource)
+        return ConsoleSpanExporter(), resource
     if wanted != "otlp":
-        raise ExporterUnknown("OTEL_TRACES_EXPORTER", wanted, "otlp, console or none")
+        raise ExporterUnknown("OTEL_TRACES_EXPORTER", wanted, "otlp or console (none sends nothing)")
     general = environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     protocol = environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", general)
     if protocol not in _OTLP:
         raise ExporterUnknown("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, " or ".join(_OTLP))
     exporter: SpanExporter = importlib.import_module(_OTLP[protocol]).OTLPSpanExporter()
-    return SdkSender(exporter, resource)
+    return exporter, resource
 
 
 def _named(resource: Resource) -> Resource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bus.store import Store
 from infra.errors import ExporterUnknown
@@ -15,7 +15,7 @@ from infra.spans.names import NAMES
 
 if TYPE_CHECKING:
     from infra.spans.exporting import SpanExport
-    from infra.spans.sending import SdkSender
+    from infra.spans.sending import SdkSender, WholeSender
 
 _WHERE_TO = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -42,12 +42,25 @@ def sender(environment: Mapping[str, str] = os.environ) -> SdkSender:
     Raises:
         ExporterUnknown: they name none that there is, or OpenTelemetry is not installed.
     """
+    made: SdkSender = _sending().sender_from(environment)
+    return made
+
+
+def whole_sender(environment: Mapping[str, str] = os.environ) -> WholeSender:
+    """Make the one that leaves nothing out, likewise.
+
+    Raises:
+        ExporterUnknown: they name none that there is, or OpenTelemetry is not installed.
+    """
+    made: WholeSender = _sending().whole_sender_from(environment)
+    return made
+
+
+def _sending() -> Any:
     try:
-        sending = importlib.import_module("infra.spans.sending")
-        made: SdkSender = sending.sender_from(environment)
+        return importlib.import_module("infra.spans.sending")
     except ModuleNotFoundError as error:
         raise ExporterUnknown("spans", "wanted", f"pip install 'ostinato[telemetry]' ({error})") from error
-    return made
 
 
 def wanted(settings: TelemetrySettings, environment: Mapping[str, str] = os.environ) -> bool:

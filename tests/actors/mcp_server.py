@@ -17,7 +17,7 @@ STARTS = Path(os.environ.get("STARTS", "/dev/null"))
 MORE = Path(os.environ.get("MORE", "/dev/null"))
 """Names of more tools than there always are."""
 OBJECT: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
-NAMES = ("add", "fail", "die", "slow.down", "paint", "who")
+NAMES = ("add", "fail", "die", "slow.down", "paint", "trace", "who")
 PAGE = 4
 
 
@@ -49,6 +49,8 @@ async def call_tool(context: Any, params: types.CallToolRequestParams) -> Any:
         case "paint":
             image = types.ImageContent(type="image", data="aGVsbG8=", mime_type="image/png")
             return types.CallToolResult(content=[text("look:"), image])
+        case "trace":
+            return types.CallToolResult(content=[text(str((context.meta or {}).get("traceparent")))])
         case _:
             return asked(params)
 

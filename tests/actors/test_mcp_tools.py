@@ -18,6 +18,7 @@ from actors.mcp_tools import McpTools
 from actors.tools import Suspend, Tool, ToolContext
 from actors.toolsets import Prefixed, Surroundings, toolset_of
 from ostinato import Agent
+from schemas.context import traced
 
 SCRIPT = str(Path(__file__).parent / "mcp_server.py")
 COMMAND = (sys.executable, SCRIPT)
@@ -40,7 +41,7 @@ async def tools_of(server: Any) -> dict[str, Tool]:
 async def test_tools_are_listed_page_for_page_and_called(tmp_path: Path) -> None:
     server = McpTools(command=COMMAND, env={"STARTS": str(tmp_path / "starts")}, effects={"add": "pure"})
     tools = await tools_of(server)
-    assert set(tools) == {"add", "fail", "die", "slow_down", "paint", "who"}
+    assert set(tools) == {"add", "fail", "die", "slow_down", "paint", "trace", "who"}
     assert (tools["add"].effect, tools["fail"].effect) == ("pure", "once")
     assert tools["add"].description == "Do add."
     assert tools["add"].parameters["properties"]["a"] == {"type": "integer"}
@@ -66,6 +67,13 @@ async def test_errors_are_the_models_to_read() -> None:
     for arguments in ("[1]", "{", '"x"'):
         with pytest.raises(BadArguments, match="no JSON object"):
             await tools["add"].call(arguments, context())
+
+
+async def test_the_trace_of_a_call_is_told_to_its_server() -> None:
+    tools, trace = await tools_of(McpTools(command=COMMAND)), f"00-{'ab' * 16}-{'cd' * 8}-01"
+    with traced(trace):
+        assert (await tools["trace"].call("{}", context())).content == trace
+    assert (await tools["trace"].call("{}", context())).content == "None"
 
 
 async def test_progress_is_told_and_the_environment_is_the_servers() -> None:
@@ -141,7 +149,7 @@ def test_the_sdk_is_imported_off_the_event_loop() -> None:
         f"print(len(asyncio.run(McpTools(command={COMMAND!r}).tools(Surroundings()))), where[0])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
-    assert done.stdout.split() == ["6", "False"]
+    assert done.stdout.split() == ["7", "False"]
 
 
 def test_a_set_that_says_not_where_is_refused() -> None:

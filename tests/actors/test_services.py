@@ -19,12 +19,14 @@ from actors.agent.definition import Agent
 from actors.errors import NoService, ToolError
 from actors.services import BusServices, tool_of
 from actors.testing import ScriptedModel
+from actors.tools import tool
 from actors.toolsets import Approval, Prefixed, Services
 from bus.commands import send_command
 from bus.connection import Connection, Message
 from bus.microservices import Info
 from bus.streams import ensure_streams
 from schemas.commands import AbortRun, Command, Resume
+from schemas.context import TRACE
 from schemas.live import Committed, Progress
 from schemas.runs import ToolFailed, ToolIndeterminate, ToolReturned
 from schemas.tracing import span_id
@@ -98,6 +100,24 @@ async def test_a_service_is_called_within_the_caller_s_trace_and_the_call_s_span
         await answer_of(bench, run("c2", "use weather Rome", agent="sky"))
     assert heard[0]["traceparent"] == f"00-{trace}-{span_id('acme', 't1', 'c1-1-t0')}-01"
     assert "traceparent" not in heard[1]
+
+
+async def test_a_tool_here_does_what_it_does_within_the_call_s_span_too(bench: Bench) -> None:
+    heard: list[str] = []
+
+    @tool(effect="pure")
+    async def look_up(what: str) -> str:
+        """Look it up."""
+        heard.append(TRACE.get())
+        return what
+
+    bench.agents = [Agent("sky", "Help.", tools=[look_up])]
+    asked = msgspec.structs.replace(
+        run("c1", "use look_up Rome", agent="sky"), traceparent=f"00-{'ab' * 16}-{'cd' * 8}-01"
+    )
+    async with owning(bench.runtime("p1")):
+        await answer_of(bench, asked)
+    assert heard == [f"00-{'ab' * 16}-{span_id('acme', 't1', 'c1-1-t0')}-01"]
 
 
 async def test_a_service_knows_whose_call_it_is_and_what_the_request_said(bench: Bench) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 
 import msgspec
 import pytest
 
-from benchmarks.agents_outcome import Outcome
+from benchmarks.agents_outcome import Outcome, row
 from benchmarks.agents_programs import Row, Shape, programs, tokens
 from benchmarks.agents_simulator import Rival, Simulation, alone_s
 from benchmarks.agents_trace import ratios
@@ -77,6 +78,14 @@ def test_what_was_simulated_comes_out_again_when_it_is_replayed() -> None:
     retrace = Retrace()
     for plan in simulation.plans:
         assert retrace.follow(msgspec.json.decode(msgspec.json.encode(plan), type=StepPlan)) is None
+
+
+def test_the_share_that_was_computed_again_is_unknown_where_an_engine_does_not_say_what_it_had() -> None:
+    one = outcome(Rival("default"), programs(Shape(count=5, rate=1.5), 1))
+    assert row([one])["recomputed"] is not None
+    silent = dataclasses.replace(one, counted=False)
+    assert silent.recomputed_share is None
+    assert row([one, silent])["recomputed"] is None
 
 
 def test_what_did_not_run_is_null() -> None:

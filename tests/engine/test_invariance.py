@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
@@ -133,6 +134,42 @@ def test_a_warm_prefix_cache_gives_the_bits_of_a_cold_one(
         assert found.cached > 0
         assert cold.cached == 0
         assert (found.tokens, found.logprobs) == (cold.tokens, cold.logprobs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["qwen3-tied", "llama-dynamic", "gemma3"])
+def test_a_conversation_goes_on_within_a_block_with_the_bits_of_a_cold_one(
+    model: Callable[[str, Dtype], Decoder], kind: str, dtype: Dtype
+) -> None:
+    """Two go on from each of its ends at once: one in the block where it stopped, the other computes that again."""
+    loaded = model(kind, dtype)
+    # of several groups of layers, too, where nothing is given up
+    warm, history = Limits(chunk=7, frees=False).engine(loaded), prompt(21, 4)
+    for turn, more in enumerate((4, 9, 1, 18)):
+        asked = [ask(f"{turn}-{at}", history + prompt(at, 9), more) for at in (0, 3)]
+        found = finish(warm, *asked)
+        for one in asked:
+            cold = finish(Limits().engine(loaded), one)[one.request]
+            answer = found[one.request]
+            assert (answer.tokens, answer.logprobs) == (cold.tokens, cold.logprobs)
+        said = found[f"{turn}-3"].tokens
+        assert not turn or max(answer.cached for answer in found.values()) >= len(history) - 1
+        history += prompt(3, 9) + said
+
+
+@pytest.mark.parametrize("start", [3, 25, 28])
+def test_a_prompt_is_judged_from_within_a_found_block_on_with_the_bits_of_a_cold_one(
+    model: Callable[[str, Dtype], Decoder], start: int
+) -> None:
+    loaded, tokens = model("qwen3-tied", "float32"), prompt(30, 4)
+    sampling = Sampling(max_tokens=3, logprobs=VOCABULARY, prompt_logprobs=VOCABULARY, prompt_logprob_start=start)
+    asked = replace(ask("r", tokens, 3), sampling=sampling)
+    warm = Limits().engine(loaded)
+    finish(warm, ask("first", tokens[: start + 1], 1))
+    found, cold = finish(warm, asked)["r"], finish(Limits().engine(loaded), asked)["r"]
+    assert (found.cached, cold.cached) == (start, 0)
+    assert len(found.prompt) == len(tokens) - start - 1
+    assert (found.tokens, found.logprobs, found.prompt) == (cold.tokens, cold.logprobs, cold.prompt)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -16,7 +16,7 @@ import pytest
 
 from engine.llm import LLM
 from engine.models.registry import load_model
-from engine.platforms import detect
+from engine.platforms import NO_KERNELS, detect
 from engine.runner.loading import RunnerConfig
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
@@ -110,7 +110,12 @@ def seen(*command: str, **environment: str) -> str:
         pass  # the other end is closed
     os.close(ours)
     assert (done.returncode, done.stdout) == (0, b""), text
-    return text.decode()
+    return without_kernels(text.decode())
+
+
+def without_kernels(told: str) -> str:
+    """Leave out the line that a processor gets for which we have no kernels."""
+    return "".join(line for line in told.splitlines(keepends=True) if not line.startswith(NO_KERNELS))
 
 
 def test_a_terminal_shows_a_bar_unless_it_is_not_wanted() -> None:
@@ -126,8 +131,9 @@ def test_elsewhere_nothing_is_shown_unless_it_is_asked_for(use_tqdm: str, shows:
     command = [sys.executable, "-c", PROGRAM, str(EMBEDDED_CHECKPOINT), use_tqdm]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "")
-    assert ("prompts: 100%" in done.stderr) == shows
-    assert bool(done.stderr) == shows
+    shown = without_kernels(done.stderr)
+    assert ("prompts: 100%" in shown) == shows
+    assert bool(shown) == shows
 
 
 FETCH = """

@@ -26,6 +26,7 @@ from infra.errors import BatchUnfit
 from infra.settings import BatchSettings
 from schemas.batches import Batch, BatchCommand
 from tests.bus.test_projector import write
+from tests.infra.bridge.documented import Checked
 from tests.infra.test_recorded_threads import BUNDLES
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(60)]
@@ -192,7 +193,7 @@ async def test_forms_that_bring_no_file_say_why(
     nothing: Any = None
     about: dict[str, Any] = {"ids": desk.ids, "clock": desk.clock, "chance": SystemChance(), "state": nothing}
     bridge = Bridge(nothing, nothing, models=(), agents=(), tenant="acme", more=batch_doors(desk), **about)
-    transport = httpx.ASGITransport(bridge.application())
+    transport = Checked(bridge.application())
     async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
         answer = await client.post("/v1/files", **asked)
         assert answer.status_code == status, answer.text

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from pathlib import Path
 
 import pytest
 
 from infra.errors import CannotListen, PortBusy
-from infra.serving import listen
+from infra.serving import address_in_url, listen
 from infra.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -35,3 +36,11 @@ async def test_a_port_that_somebody_has_is_said_to_be_busy_and_a_foreign_address
         listen(Settings(port=listening.getsockname()[1]))
     with pytest.raises(CannotListen):
         listen(Settings(host="192.0.2.1", port=0))
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="no IPv6 here")
+async def test_an_address_of_ipv6_is_listened_on_and_written_as_urls_have_it() -> None:
+    with contextlib.closing(listen(Settings(host="::1", port=0))) as listening:
+        assert listening.family == socket.AF_INET6
+        assert listening.getsockname()[0] == "::1"
+    assert [address_in_url(host) for host in ("::1", "127.0.0.1", "localhost")] == ["[::1]", "127.0.0.1", "localhost"]

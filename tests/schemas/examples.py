@@ -588,6 +588,14 @@ EXAMPLES: tuple[Event, ...] = (
     GoalJudged(effect="g1-g1-1-g", verdict="done", usage=Usage(300, 20), agent="shop", engine="m2"),
     ToolGranted(tool="write", by="cli", agent="editor", digest="d1"),
     ModeChanged(mode="build", agent="editor"),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=10, completion_tokens=2),
+        more=(Alternative("let us", "stop", stopped_at="see"),),
+        stopped_at=" see",
+    ),
 )
 
 ENVELOPE = Envelope(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import msgspec
 import pytest
@@ -148,6 +149,7 @@ def test_every_event_survives_being_written_and_read(kind: type, data: st.DataOb
     assert codec.decode(codec.encode(event), Event) == event
 
 
+@functools.cache
 def events(kind: type) -> st.SearchStrategy[object]:
     """Any value of an event class, whose commands carry data that fits."""
     calls = st.builds(ToolCall, texts, texts, texts)

@@ -1,13 +1,15 @@
-"""Takes push notifications, in a process of its own: `python -m tests.system.receiver [later]`.
+"""Takes push notifications, in a process of its own: `python -m tests.system.receiver [later | CERTIFICATE]`.
 
 Says its port, waits for a line where it is to be there `later` (until then it refuses who comes), then says each
-request as a line of JSON. Paths beginning with `/500`, `/302` or `/410` are answered with that, `/hang` not at all,
-`/first` with 500 the first time; any other with 200.
+request as a line of JSON; those over TLS, where there is a file of a certificate and its key. Paths beginning with
+`/500`, `/302` or `/410` are answered with that, `/hang` not at all, `/first` with 500 the first time; any other with
+200.
 """
 
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,5 +46,9 @@ if __name__ == "__main__":
     print(server.server_address[1], flush=True)  # noqa: T201
     if sys.argv[1:] == ["later"]:
         sys.stdin.readline()
+    elif sys.argv[1:]:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(sys.argv[1])
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.server_activate()
     server.serve_forever()

@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +33,15 @@ from google.protobuf.json_format import ParseDict
 from infra.privacy import known_master, opened_store
 from schemas import codec
 from schemas.pushes import PushTried, push_id
+from tests.system.certificates import THIS_MACHINE, Authority, authority
 from tests.system.conftest import UpProcess, start
 from tests.system.test_a2a import BINDINGS, SUM, asked, connected, events
-from tests.system.test_keys import created, url
+from tests.system.test_keys import created, self_signed, url
 
 pytestmark = pytest.mark.servers
 waited = pytest.mark.deadline(120)
 ATTEMPTS = 4
+LOOK_S = 0.05
 
 
 @pytest.fixture
@@ -100,10 +103,17 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def telling(system_folder: Path) -> Iterator[UpProcess]:
+def trusted() -> Authority:
+    """Whose certificates the stack trusts."""
+    return authority("trusted")
+
+
+@pytest.fixture(scope="module")
+def telling(system_folder: Path, trusted: Authority) -> Iterator[UpProcess]:
     """A stack that tells this machine, and lets nobody in without a key."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OSTINATO_A2A_PUSH_HOSTS", "127.0.0.1")
+        patch.setenv("OSTINATO_A2A_PUSH_HOSTS", "127.0.0.1,localhost")
+        patch.setenv("SSL_CERT_FILE", str(trusted.write(system_folder / "trusted.pem")))
         patch.setenv("OSTINATO_A2A_PUSH_ATTEMPTS", str(ATTEMPTS))
         up = start(system_folder / "telling", "--host", "0.0.0.0")
     yield up
@@ -129,23 +139,23 @@ async def begun(client: Client, text: str, config: TaskPushNotificationConfig, *
     return task
 
 
-async def tries(up: UpProcess, task: Task, tenant: str = "push-acme") -> list[PushTried]:
-    """What the log holds of attempts to tell of a task."""
-    store = await opened_store(up.postgres_url, await asyncio.to_thread(known_master, up.data))
-    try:
-        run, _, thread = task.id.partition(".")
-        found = [event.fact for event in await store.events_of_thread(tenant, push_id(thread, run))]
-        read = [codec.decode_event(fact.payload) for fact in found if fact.type == "push.tried"]
-        return [event for event in read if isinstance(event, PushTried)]
-    finally:
-        await store.close()
+async def tries(
+    up: UpProcess, task: Task, enough: Callable[[list[PushTried]], bool], tenant: str = "push-acme"
+) -> list[PushTried]:
+    """What the log holds of attempts to tell of a task, when they are enough."""
+    run, _, thread = task.id.partition(".")
+    async with await opened_store(up.postgres_url, await asyncio.to_thread(known_master, up.data)) as store:
+        while True:
+            found = [event.fact for event in await store.events_of_thread(tenant, push_id(thread, run))]
+            read = [codec.decode_event(fact.payload) for fact in found if fact.type == "push.tried"]
+            tried = [event for event in read if isinstance(event, PushTried)]
+            if enough(tried):
+                return tried
+            await asyncio.sleep(LOOK_S)
 
 
 async def given_up(up: UpProcess, task: Task) -> list[PushTried]:
-    found: list[PushTried] = []
-    while not found or found[-1].again:
-        found = await tries(up, task)
-    return found
+    return await tries(up, task, lambda found: bool(found) and not found[-1].again)
 
 
 @waited
@@ -225,22 +235,80 @@ async def test_what_is_answered_with_an_error_is_tried_again(telling: UpProcess,
 
 @waited
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("path", "code", "count"), [("/500", 500, ATTEMPTS), ("/302", 302, ATTEMPTS), ("/410", 410, 1)]
-)
-async def test_who_will_not_hear_is_given_up_and_the_log_says_so(
-    telling: UpProcess, receiver: Receiver, path: str, code: int, count: int
-) -> None:
-    async with reaching(telling, "demo") as client:
-        task = await begun(client, "Hello!", hook(receiver, f"{path}?secret-3", token="secret-3"))
-        found = await given_up(telling, task)
-        assert [one.code for one in found] == [code] * count
+async def test_who_will_not_hear_is_given_up_and_the_log_says_so(telling: UpProcess, receiver: Receiver) -> None:
+    async def told(code: int) -> list[PushTried]:
+        async with reaching(telling, "demo") as client:
+            return await given_up(
+                telling, await begun(client, "Hello!", hook(receiver, f"/{code}?secret-3", token="secret-3"))
+            )
+
+    # at once: each waits longer and longer before it tells again
+    counts = {500: ATTEMPTS, 302: ATTEMPTS, 410: 1}
+    for code, found in zip(counts, await asyncio.gather(*map(told, counts)), strict=True):
+        assert [one.code for one in found] == [code] * counts[code]
         assert all(one.problem for one in found)
-        # nobody is sent on to another place
-        assert {(await receiver.next()).path for _ in range(count)} == {f"{path}?secret-3"}
+    # nobody is sent on to another place
+    heard = Counter([(await receiver.next()).path for _ in range(sum(counts.values()))])
+    assert heard == {f"/{code}?secret-3": count for code, count in counts.items()}
     log = (telling.data / "logs" / "agents-0.log").read_text()
-    assert f"given up: answered {code}" in log
+    assert all(f"given up: answered {code}" in log for code in counts)
     assert "secret-3" not in log
+
+
+@contextmanager
+def secure(certificate: Path) -> Iterator[Receiver]:
+    """A receiver that speaks TLS."""
+    receiver = Receiver(str(certificate))
+    yield receiver
+    receiver.stop()
+
+
+@waited
+@pytest.mark.anyio
+@pytest.mark.parametrize("host", THIS_MACHINE)
+async def test_a_receiver_whose_certificate_is_trusted_is_told_over_tls(
+    telling: UpProcess, trusted: Authority, tmp_path: Path, host: str
+) -> None:
+    with secure(trusted.signed(tmp_path / "own.pem", host)) as receiver:
+        async with reaching(telling, "demo") as client:
+            there = TaskPushNotificationConfig(url=f"https://{host}:{receiver.port}/tls", token="secret-5")
+            task = await begun(client, "Hello!", there)
+            word = await receiver.next()
+            assert (word.path, word.task.id, word.state) == ("/tls", task.id, TaskState.TASK_STATE_COMPLETED)
+            assert word.headers["x-a2a-notification-token"] == "secret-5"
+            assert word.headers["host"] == f"{host}:{receiver.port}"
+            assert [one.code for one in await given_up(telling, task)] == [200]
+
+
+@waited
+@pytest.mark.anyio
+async def test_a_receiver_whose_certificate_is_not_trusted_is_told_nothing_and_the_log_says_why(
+    telling: UpProcess, receiver: Receiver, trusted: Authority, tmp_path: Path
+) -> None:
+    certificates = {
+        "self-signed certificate": self_signed(tmp_path),
+        "unable to get local issuer certificate": authority("other").signed(tmp_path / "foreign.pem", *THIS_MACHINE),
+        "IP address mismatch": trusted.signed(tmp_path / "of-another.pem", "example.com"),
+        "certificate has expired": trusted.signed(tmp_path / "old.pem", *THIS_MACHINE, years=1),
+    }
+    with ExitStack() as stack:
+        receivers = {f"not trusted: {why}": stack.enter_context(secure(one)) for why, one in certificates.items()}
+        receivers["it speaks no TLS"] = receiver
+        async with reaching(telling, "demo") as client:
+            tasks = {
+                why: await begun(client, "Hello!", TaskPushNotificationConfig(url=f"https://127.0.0.1:{one.port}/"))
+                for why, one in receivers.items()
+            }
+            for why, task in tasks.items():
+                found = await given_up(telling, task)
+                assert [one.code for one in found] == [0] * ATTEMPTS
+                assert why in found[-1].problem
+        log = await asyncio.to_thread((telling.data / "logs" / "agents-0.log").read_text)
+        assert log.count("given up: its certificate is not trusted") == len(certificates)
+        for one in receivers.values():
+            one.process.kill()
+            assert one.process.stdout is not None
+            assert await asyncio.to_thread(one.process.stdout.read) == ""  # it heard nothing
 
 
 @waited
@@ -250,8 +318,7 @@ async def test_who_is_away_for_a_moment_is_told_when_back(telling: UpProcess) ->
     try:
         async with reaching(telling, "demo") as client:
             task = await begun(client, "Hello!", hook(away, "/back"))
-            while not await tries(telling, task):
-                pass
+            await tries(telling, task, bool)
             away.begin()
             assert (await away.next()).task.id == task.id
             assert not (await given_up(telling, task))[-1].problem
@@ -312,8 +379,7 @@ async def test_of_a_thread_that_was_deleted_nobody_hears_and_no_secret_is_left(
     async with connected(url(telling), "careful", key=key) as client:
         task = await begun(client, SUM, hook(receiver, "/gone", token="secret-4"))
         assert (await receiver.next()).state == TaskState.TASK_STATE_INPUT_REQUIRED
-        while not await tries(telling, task, tenant):
-            pass
+        await tries(telling, task, bool, tenant)
         async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as http:
             gone = await http.request("DELETE", f"{url(telling)}/api/threads/{task.context_id}", json={})
         assert gone.status_code == 200

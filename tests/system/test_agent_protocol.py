@@ -31,6 +31,7 @@ from infra.client import connect
 from schemas.live import Committed
 from tests.actors.models.double import Asked, Played, ProviderDouble, chat_chunks, fails, says
 from tests.system.conftest import UpProcess, start
+from tests.system.test_waits import waiting_in
 
 pytestmark = pytest.mark.servers
 
@@ -227,7 +228,7 @@ def test_a_run_is_cancelled_and_one_whose_caller_left_goes_on(spoken_to: tuple[U
                     if isinstance(chunk, Query):
                         break
         async with connect(str(up.data)) as ours:
-            (waits,) = await ours.waiting("t-leave")
+            waits = await waiting_in(ours, "t-leave")
             await ours.settle("t-leave", waits.approve())
             finished = [frame async for frame in ours.attend("t-leave", waits.effect.rsplit("-", 2)[0])]
             assert isinstance(finished[-1], Committed)

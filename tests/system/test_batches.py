@@ -291,9 +291,10 @@ def test_a_foreign_tenant_sees_nothing_of_files_and_batches(guarded: UpProcess) 
         assert lines_of(sdk, batch.output_file_id)
 
 
-@pytest.fixture
-def breakable(system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
-    up = start(system_folder / tmp_path.name)
+@pytest.fixture(scope="module")
+def breakable(system_folder: Path) -> Iterator[UpProcess]:
+    """A stack whose processes are killed, one after another, and come back."""
+    up = start(system_folder / "batches-breakable")
     yield up
     assert up.stop() == 0
 

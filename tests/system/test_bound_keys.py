@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from tests.infra.bridge.documented import holding
 from tests.system.conftest import UpProcess, start
 from tests.system.test_client_tools import FUNCTION
 from tests.system.test_erasure import eventually
@@ -41,7 +42,7 @@ def people(system_folder: Path) -> Iterator[People]:
 
 def client(up: UpProcess, *argv: str) -> httpx.Client:
     key = created(up, *argv)["key"]
-    return httpx.Client(base_url=url(up), headers={"authorization": f"Bearer {key}"}, timeout=60)
+    return holding(httpx.Client(base_url=url(up), headers={"authorization": f"Bearer {key}"}, timeout=60))
 
 
 def run(client: httpx.Client, path: str = "/api/runs", **more: Any) -> httpx.Response:

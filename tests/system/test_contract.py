@@ -24,12 +24,15 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
 
+from infra.bridge.callers import ALL_SCOPES
 from tests.engine.models.test_pooled import write
 from tests.engine.test_pooling import write_tokenizer
+from tests.infra.bridge.documented import Documented, untyped
 from tests.system.conftest import start
 
 pytestmark = pytest.mark.servers
@@ -57,7 +60,15 @@ SHORT: dict[str, dict[str, Any]] = {
     "/pooling": {"input": "Hi!"},
 }
 """Good and short requests of the models: every other one is such, with some of the fields that were drawn."""
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [
+    *(not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance),
+    response_headers_conformance,
+]
+UNTYPED = {
+    ("POST", "/inference/v1/abort_requests"),  # 200 with nothing in it, as vLLM has it
+    ("GET", "/v1/files/{file_id}/content"),  # whatever bytes the file has
+}
+"""Routes that have no type for what they answer."""
 BOUND = {"max_tokens": 4, "stream": False, "wait_s": 0}
 """What keeps an answer short, where a request would have it."""
 
@@ -83,7 +94,8 @@ def keyed(system_folder: Path) -> Iterator[Keyed]:
     told = f'[access]\nrequired = "always"\n[pooling]\nmodel = "{encoder}"\nname = "{VECTORS}"\n'
     settings.write_text(told, encoding="utf-8")
     up = start(system_folder / "contract", "--config", str(settings))
-    key = json.loads(up.cli("keys", "create", "--json", "--name", "contract").stdout)["key"]
+    scopes = [part for scope in sorted(ALL_SCOPES) for part in ("--scope", scope)]
+    key = json.loads(up.cli("keys", "create", "--json", "--name", "contract", *scopes).stdout)["key"]
     yield Keyed(up.url, {"authorization": f"Bearer {key}"})
     assert up.stop() == 0
 
@@ -129,7 +141,9 @@ def few(body: dict[str, Any], count: int) -> dict[str, Any]:
     return {name: body[name] for name in (names[(at * 7 + count) % len(names)] for at in range(count))}
 
 
-def ask(up: Keyed, cases: st.SearchStrategy[Any], there: dict[str, str], turn: int, examples: int) -> Counter[int]:
+def ask(
+    up: Keyed, held: Documented, cases: st.SearchStrategy[Any], there: dict[str, str], turn: int, examples: int
+) -> Counter[int]:
     """Make some requests, every other one of what there is; count the statuses."""
     asked, turns, fields = Counter[int](), itertools.count(), itertools.count()
 
@@ -153,13 +167,16 @@ def ask(up: Keyed, cases: st.SearchStrategy[Any], there: dict[str, str], turn: i
                 case.body = case.body if short is None else few(case.body, next(fields)) | short
                 case.body["model"] = VECTORS if case.path in POOLING else MODEL
         answer = case.call_and_validate(base_url=up.url, headers=up.headers, checks=CHECKS, timeout=60)
+        headers = [(name, value) for name, values in answer.headers.items() for value in values]
+        whole = httpx.Response(answer.status_code, headers=headers, content=answer.content)
+        held.hold(case.method, case.formatted_path, whole)
         asked[answer.status_code] += 1
 
     once()
     return asked
 
 
-def go_round(up: Keyed, operations: Sequence[Any], turn: int, asked: dict[str, Counter[int]]) -> None:
+def go_round(up: Keyed, held: Documented, operations: Sequence[Any], turn: int, asked: dict[str, Counter[int]]) -> None:
     """Ask every route, and count the statuses of each."""
     there = made(up)
     # what there is is there until all else is asked
@@ -168,7 +185,7 @@ def go_round(up: Keyed, operations: Sequence[Any], turn: int, asked: dict[str, C
         examples = FEW if operation.path in WRITING else EXAMPLES
         for mode in schemathesis.GenerationMode:
             with contextlib.suppress(Unsatisfiable):  # nothing is wrong with a request that has nothing in it
-                told += ask(up, operation.as_strategy(generation_mode=mode), there, turn, examples)
+                told += ask(up, held, operation.as_strategy(generation_mode=mode), there, turn, examples)
 
 
 @pytest.mark.deadline(180)
@@ -180,7 +197,7 @@ def test_no_request_made_from_the_document_breaks_the_bridge(keyed: Keyed, docum
     for turn in itertools.count():
         if turn and time.monotonic() - begun > LONG_S:
             break
-        go_round(keyed, operations, turn, asked)
+        go_round(keyed, Documented(document), operations, turn, asked)
     assert sum(told.total() for told in asked.values()) > 500
     found = {name for name, told in asked.items() if any(status < 300 for status in told)}
     # behind these stands what the ids name
@@ -193,8 +210,166 @@ def test_no_request_made_from_the_document_breaks_the_bridge(keyed: Keyed, docum
         "GET /v1/responses/{response_id}",
         "GET /v1/files/{file_id}",
         "GET /v1/batches/{batch_id}",
+        "GET /metrics",
+        "POST /reset_prefix_cache",
         *(f"POST {path}" for path in SHORT),
     }
+
+
+def test_every_route_says_what_it_answers_with(document: dict[str, Any]) -> None:
+    assert untyped(document) == UNTYPED
+
+
+TOOL = {"type": "object", "properties": {"city": {"enum": ["Bonn"]}}, "required": ["city"]}
+ANY: dict[str, Any] = {"tools": [{"name": "w", "input_schema": TOOL}], "tool_choice": {"type": "any"}}
+CALLED: dict[str, Any] = {"type": "function", "function": {"name": "weather", "parameters": TOOL}}
+TALK = {"messages": [{"id": "m1", "role": "user", "content": "Hi!", "parts": [{"type": "text", "text": "Hi!"}]}]}
+TELLING: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": SAID, "logprobs": True, "top_logprobs": 2, "n": 2, "max_tokens": 6}),
+    ("/v1/chat/completions", {"messages": SAID, "prompt_logprobs": 1, "return_token_ids": True, "max_tokens": 3}),
+    ("/v1/chat/completions", {"messages": SAID, "tools": [CALLED], "tool_choice": "required", "max_tokens": 60}),
+    ("/v1/chat/completions", {"messages": SAID, "model": "agent/demo"}),
+    ("/v1/completions", {"prompt": ["Hi!", "Ho!"], "logprobs": 2, "echo": True, "max_tokens": 3}),
+    ("/v1/completions", {"prompt": "Hi!", "prompt_logprobs": 1, "return_token_ids": True, "max_tokens": 3}),
+    ("/v1/responses", {"input": "Hi!", "top_logprobs": 2, "include": ["message.output_text.logprobs"]}),
+    (
+        "/v1/responses",
+        {"input": "Hi!", "tools": [{"type": "function", **CALLED["function"]}], "tool_choice": "required"},
+    ),
+    ("/v1/responses", {"input": "Hi!", "model": "agent/demo"}),
+    ("/v1/messages", {"messages": SAID, "max_tokens": 6}),
+    (
+        "/v1/messages",
+        {"messages": SAID, "tools": [{"name": "w", "input_schema": TOOL}], "tool_choice": {"type": "any"}},
+    ),
+    ("/v1/messages", {"messages": SAID, "model": "agent/demo", "max_tokens": 60}),
+    ("/api/runs", {"agent": "demo", "text": "Hi!", "wait_s": 30}),
+]
+"""What may be told whole and as a stream, with all that may be in it."""
+
+
+@pytest.mark.parametrize(("path", "asked"), TELLING)
+def test_what_is_told_whole_and_as_a_stream_is_as_the_document_says(
+    keyed: Keyed, document: dict[str, Any], path: str, asked: dict[str, Any]
+) -> None:
+    held = Documented(document)
+    body = {**({} if path.startswith("/api") else {"model": MODEL}), **asked}
+    body |= {"max_tokens": 60} if path == "/v1/messages" and "max_tokens" not in body else {}
+    usage = {"stream_options": {"include_usage": True}} if path.endswith("completions") else {}
+    with keyed.client() as client:
+        for how in ({"stream": False}, {"stream": True, **usage}):
+            answer = client.post(path, json=body | how)
+            assert answer.is_success, answer.text
+            assert ("text/event-stream" in answer.headers["content-type"]) == how["stream"]
+            held.hold("POST", path, answer)
+            assert "error" not in answer.text or path == "/v1/responses", answer.text
+
+
+def test_conversations_of_the_ai_sdk_and_of_ag_ui_are_as_the_document_says(
+    keyed: Keyed, document: dict[str, Any]
+) -> None:
+    held = Documented(document)
+    told: list[tuple[str, str, Any]] = [
+        ("POST", "/api/chat", {"id": "contract", **TALK}),
+        ("GET", "/api/chat/contract/messages", None),
+        ("GET", "/api/chat/contract/stream", None),
+        ("POST", "/ag-ui/demo", {"threadId": "contract-agui", "runId": "r1", **TALK}),
+        ("POST", "/ag-ui/demo", {"threadId": "contract-agui", "runId": "r2", "messages": []}),
+        ("GET", "/api/threads/contract/messages", None),
+    ]
+    with keyed.client() as client:
+        for method, path, body in told:
+            answer = client.request(method, path, json={**body, "agent": "demo"} if body else None)
+            assert answer.is_success, answer.text
+            held.hold(method, path, answer)
+            assert answer.text or path.endswith("/stream")
+
+
+ACCEPT = {"accept": "application/json, text/event-stream"}
+HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "contract", "version": "1"}}
+RPC: list[tuple[int, Any, dict[str, str]]] = [
+    (200, {"id": 1, "method": "initialize", "params": HELLO}, ACCEPT),
+    (200, {"id": 2, "method": "tools/list"}, ACCEPT),
+    (202, {"method": "notifications/initialized"}, ACCEPT),
+    (200, {"id": 3, "method": "no/such"}, ACCEPT),
+    (406, {"id": 4, "method": "ping"}, {"accept": "text/html"}),
+    (415, {"id": 5, "method": "ping"}, {**ACCEPT, "content-type": "text/plain"}),
+    (400, {"id": 6}, ACCEPT),
+    (400, {"id": 7, "method": "ping"}, {**ACCEPT, "mcp-protocol-version": "1999-01-01"}),
+]
+
+
+@pytest.mark.parametrize(("status", "message", "headers"), RPC)
+def test_messages_of_mcp_are_answered_as_the_document_says(
+    keyed: Keyed, document: dict[str, Any], status: int, message: dict[str, Any], headers: dict[str, str]
+) -> None:
+    with keyed.client() as client:
+        content = json.dumps({"jsonrpc": "2.0", **message})
+        answer = client.post("/mcp", content=content, headers={"content-type": "application/json", **headers})
+    assert answer.status_code == status, answer.text
+    Documented(document).hold("POST", "/mcp", answer)
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+def test_metrics_are_told_as_the_document_says(keyed: Keyed, document: dict[str, Any], accept: str) -> None:
+    with keyed.client() as client:
+        answer = client.get("/metrics", headers={"accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(accept.partition(";")[0])
+    Documented(document).hold("GET", "/metrics", answer)
+
+
+LONG = "x" * 600
+WRONG: list[tuple[str, int]] = [
+    (f"/api/resources/{LONG}/memory", 400),
+    (f"/api/chat/{LONG}/messages", 400),
+    (f"/api/chat/{LONG}/stream", 400),
+    (f"/api/threads/{LONG}", 404),
+    ("/api/threads?limit=many", 400),
+    ("/v1/responses/resp_1?stream=perhaps", 400),
+    ("/v1/responses/resp_1", 404),
+    ("/v1/files?order=up", 400),
+    ("/v1/files/file-1", 404),
+    ("/v1/batches?limit=0", 400),
+    ("/tokenizer_info?model=none", 404),
+    ("/v1/models/none", 404),
+]
+
+
+@pytest.mark.parametrize(("path", "status"), WRONG)
+def test_what_is_not_there_is_refused_as_the_document_says(
+    keyed: Keyed, document: dict[str, Any], path: str, status: int
+) -> None:
+    with keyed.client() as client:
+        answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    Documented(document).hold("GET", path, answer)
+
+
+def routes(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name all routes, with something in the place of their parameters."""
+    paths = document["paths"].items()
+    return [(method.upper(), path.replace("{", "").replace("}", "")) for path, methods in paths for method in methods]
+
+
+def test_every_route_refuses_as_the_document_says(keyed: Keyed, document: dict[str, Any]) -> None:
+    held, statuses = Documented(document), Counter[int]()
+    refused: list[dict[str, Any]] = [
+        {"content": b"{", "headers": {"content-type": "application/json"}},
+        {"content": b'{"a":' * 200, "headers": {"content-type": "application/json"}},
+        {"content": b"\xff" * (5 << 20), "headers": {"content-type": "application/json"}},
+        {"headers": {"x-large": "x" * (40 << 10)}},
+        {"headers": {"authorization": "Bearer nobody"}},
+    ]
+    with keyed.client() as client:
+        for method, path in routes(document):
+            for wrong in refused:
+                if "content" in wrong and method in {"GET", "DELETE"}:
+                    continue
+                answer = client.request(method, path, **wrong)
+                held.hold(method, path, answer)
+                statuses[answer.status_code] += 1
+    assert statuses.keys() >= {400, 401, 413, 431}, statuses
 
 
 def test_without_the_key_nothing_of_it_is_had(keyed: Keyed) -> None:

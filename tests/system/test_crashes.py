@@ -28,19 +28,26 @@ RECOVERY_S = 60.0
 T = TypeVar("T")
 
 
-@pytest.fixture
-def witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def written(system_folder: Path) -> Iterator[Path]:
     """The file that the counting tool writes, outside the system."""
-    path = tmp_path / "witness"
-    path.touch()
-    monkeypatch.setenv("OSTINATO_TEST_WITNESS", str(path))
-    return path
+    path = system_folder / "crashes-witness"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OSTINATO_TEST_WITNESS", str(path))
+        yield path
 
 
 @pytest.fixture
-def own_stack(witness: Path, system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
-    """A stack to break."""
-    up = start(system_folder / tmp_path.name)
+def witness(written: Path) -> Path:
+    """The same, empty."""
+    written.write_bytes(b"")
+    return written
+
+
+@pytest.fixture(scope="module")
+def breakable(written: Path, system_folder: Path) -> Iterator[UpProcess]:
+    """A stack whose processes are killed, and come back."""
+    up = start(system_folder / "crashes")
     yield up
     assert up.stop() == 0
 
@@ -92,29 +99,29 @@ async def bounded(up: UpProcess, scenario: Callable[[Client], Awaitable[T]]) -> 
         await client.close()
 
 
-def test_the_agents_process_dies_in_mid_answer_and_no_tool_runs_twice(own_stack: UpProcess, witness: Path) -> None:
+def test_the_agents_process_dies_in_mid_answer_and_no_tool_runs_twice(breakable: UpProcess, witness: Path) -> None:
     async def scenario(client: Client) -> Ear:
-        worker = own_stack.pid("worker-0")
+        worker = breakable.pid("worker-0")
         ear = await command(client, "crash-a", "crash-a1", agent="counted", text="What is 12 times 34?")
         await ear.until("tool.returned")
         os.kill(worker, signal.SIGSTOP)  # the answer cannot end before the kill
-        os.kill(own_stack.pid("agents-0"), signal.SIGKILL)
+        os.kill(breakable.pid("agents-0"), signal.SIGKILL)
         os.kill(worker, signal.SIGCONT)
         await ear.until("run.finished")
         return ear
 
-    ear = asyncio.run(bounded(own_stack, scenario))
+    ear = asyncio.run(bounded(breakable, scenario))
     assert witness.read_text(encoding="utf-8").splitlines() == ["default/crash-a/crash-a1-1-t0"]
     assert ear.types.count("tool.called") == 1
     assert "408" in ear.text
-    shown = own_stack.cli("replay", "show", "crash-a", "--json").stdout
+    shown = breakable.cli("replay", "show", "crash-a", "--json").stdout
     messages = [json.loads(line) for line in shown.splitlines() if json.loads(line)["kind"] == "message.added"]
     assert [line["data"]["message"]["content"] for line in messages] == ["What is 12 times 34?"]
-    assert own_stack.cli("replay", "verify", "crash-a").returncode == 0
+    assert breakable.cli("replay", "verify", "crash-a").returncode == 0
 
 
-def test_a_ui_message_stream_goes_on_when_the_agents_process_dies(own_stack: UpProcess, witness: Path) -> None:
-    chat, worker = f"{own_stack.url}/api/agents/counted/chat", own_stack.pid("worker-0")
+def test_a_ui_message_stream_goes_on_when_the_agents_process_dies(breakable: UpProcess, witness: Path) -> None:
+    chat, worker = f"{breakable.url}/api/agents/counted/chat", breakable.pid("worker-0")
     said = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "What is 12 times 34?"}]}
     message, kinds, ended = GrowingMessage(), list[str](), False
     with httpx.stream("POST", chat, json={"id": "crash-ui", "messages": [said]}, timeout=RECOVERY_S) as stream:
@@ -127,7 +134,7 @@ def test_a_ui_message_stream_goes_on_when_the_agents_process_dies(own_stack: UpP
             kinds.append(chunk["type"])
             if chunk["type"] == "tool-output-available":
                 os.kill(worker, signal.SIGSTOP)  # the answer cannot end before the kill
-                os.kill(own_stack.pid("agents-0"), signal.SIGKILL)
+                os.kill(breakable.pid("agents-0"), signal.SIGKILL)
                 os.kill(worker, signal.SIGCONT)
     assert (ended, kinds[-1]) == (True, "finish")
     assert (kinds.count("start"), kinds.count("tool-output-available"), "error" in kinds) == (1, 1, False)
@@ -138,23 +145,23 @@ def test_a_ui_message_stream_goes_on_when_the_agents_process_dies(own_stack: UpP
     assert stored[-1]["parts"] == message.parts
 
 
-def test_the_worker_dies_in_mid_answer_and_the_conversation_completes(own_stack: UpProcess, witness: Path) -> None:
+def test_the_worker_dies_in_mid_answer_and_the_conversation_completes(breakable: UpProcess, witness: Path) -> None:
     async def scenario(client: Client) -> Ear:
         ear = await command(client, "crash-w", "crash-w1", agent="counted", text="What is 12 times 34?")
         await ear.until("tool.returned")
         await ear.until("delta")
-        worker = own_stack.pid("worker-0")
+        worker = breakable.pid("worker-0")
         os.kill(worker, signal.SIGKILL)
         await ear.until("run.finished")
         return ear
 
-    ear = asyncio.run(bounded(own_stack, scenario))
+    ear = asyncio.run(bounded(breakable, scenario))
     assert witness.read_text(encoding="utf-8").splitlines() == ["default/crash-w/crash-w1-1-t0"]
     assert "408" in ear.text
-    assert own_stack.cli("replay", "verify", "crash-w").returncode == 0
+    assert breakable.cli("replay", "verify", "crash-w").returncode == 0
 
 
-def test_a_tool_that_ends_its_process_is_given_up_and_its_neighbours_go_on(own_stack: UpProcess, witness: Path) -> None:
+def test_a_tool_that_ends_its_process_is_given_up_and_its_neighbours_go_on(witness: Path, own_stack: UpProcess) -> None:
     async def scenario(client: Client) -> tuple[Ear, Ear]:
         ear = await command(client, "crash-t", "crash-t1", agent="doomed", text="What is 12 times 34?")
         neighbour = await command(client, "crash-n", "crash-n1", agent="demo", text="What is 12 times 34?")

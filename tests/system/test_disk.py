@@ -56,8 +56,8 @@ def test_admission_closes_and_opens_at_limits_that_lie_apart() -> None:
 
 
 @pytest.mark.deadline(200)
-def test_a_disk_that_fills_is_said_and_refused_and_freed_space_is_noticed(tmp_path: Path) -> None:
-    folder = Path("/tmp") / f"ostinato-{tmp_path.parent.name}-filling"  # where an unprivileged server can enter
+def test_a_disk_that_fills_is_said_and_refused_and_freed_space_is_noticed(system_folder: Path) -> None:
+    folder = system_folder / "filling"
     with mounted(folder, "size=1500m,mode=755"):
         up = start(folder / "data")
         try:
@@ -81,8 +81,8 @@ def test_a_disk_that_fills_is_said_and_refused_and_freed_space_is_noticed(tmp_pa
 
 
 @pytest.mark.deadline(200)
-def test_a_disk_that_was_full_to_the_last_byte_takes_commands_again_when_space_is_freed(tmp_path: Path) -> None:
-    folder = Path("/tmp") / f"ostinato-{tmp_path.parent.name}-full"
+def test_a_disk_that_was_full_to_the_last_byte_takes_commands_again_when_space_is_freed(system_folder: Path) -> None:
+    folder = system_folder / "full"
     with mounted(folder, "size=1500m,mode=755"):
         up = start(folder / "data")
         try:

@@ -172,8 +172,8 @@ def test_the_doctor_knows_the_servers_of_the_stack_that_runs(stack: UpProcess) -
     assert f"process {stack.runtime['pid']}" in found["data"]["says"]
 
 
-def test_a_disk_with_little_more_than_what_is_needed(tmp_path: Path) -> None:
-    folder = Path("/tmp") / f"ostinato-{tmp_path.parent.name}-small"  # where an unprivileged server can enter
+def test_a_disk_with_little_more_than_what_is_needed(system_folder: Path) -> None:
+    folder = system_folder / "small"
     with mounted(folder, "size=1g,mode=755"):
         own = start(folder / "data")
         try:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from actors.processors.shared import shared_thread
+from tests.infra.bridge.documented import holding
 from tests.system.conftest import UpProcess, start
 from tests.system.test_keys import created, url
 from tests.system.test_rest import SUM, WAIT_S, begun, good, until, waits_in
@@ -45,6 +46,7 @@ OWN: Final[Mapping[tuple[str, str], Any]] = {
     ("PUT", "/api/schedules/{schedule}"): {"cron": "0 4 * * *", "agent": AGENT, "text": "Hello!"},
     ("POST", "/api/threads/{thread}/runs"): {"agent": AGENT, "text": "Hello!", "wait_s": 30},
     ("PUT", "/api/threads/{thread}/goal"): {"agent": AGENT, "text": "Hello!", "budget": 1},
+    ("POST", "/v1/sessions/notes"): {"session_id": "walk-session", "event": "ended"},
 }
 """Routes that begin something of the caller's own, under whatever name that has with others; and their bodies."""
 BODIES: Final[Mapping[tuple[str, str], Any]] = {
@@ -224,7 +226,7 @@ def check(step: Step, answer: httpx.Response, ours: Sequence[str]) -> None:
 def keyed(up: UpProcess, tenant: str) -> httpx.Client:
     key = created(up, "--tenant", tenant)["key"]
     headers = {"authorization": f"Bearer {key}", "a2a-version": "1.0"}
-    return httpx.Client(base_url=url(up), headers=headers, timeout=60)
+    return holding(httpx.Client(base_url=url(up), headers=headers, timeout=60))
 
 
 @pytest.fixture(scope="module")

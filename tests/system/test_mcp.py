@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -72,6 +73,27 @@ async def test_an_agent_is_a_tool_that_answers_in_a_thread(stack: UpProcess, mod
         end = time.monotonic() + 20
         while f"ostinato://threads/{thread}" not in {str(one.uri) for one in (await client.list_resources()).resources}:
             assert time.monotonic() < end
+
+
+@MODES
+@pytest.mark.deadline(60)
+async def test_a_call_goes_on_with_its_client_s_trace(stack: UpProcess, tmp_path: Path, mode: str) -> None:
+    trace = {"legacy": "1a", "auto": "2b"}[mode] * 16
+    async with connected(stack, mode) as client:
+        meta: Any = {"traceparent": f"00-{trace}-{'cd' * 8}-01"}
+        answer = await client.call_tool("ask_demo", {"text": "Hello!"}, meta=meta)
+    thread, file = answer.structured_content["thread"], tmp_path / "spans.json"
+
+    def exported() -> list[dict[str, Any]]:
+        stack.cli("replay", "engine", thread)  # waits until it is recorded
+        assert stack.cli("replay", "export", "--otel", thread, "-o", str(file)).returncode == 0
+        lines = file.read_text(encoding="utf-8").splitlines()
+        spans: list[dict[str, Any]] = json.loads(lines[0])["resourceSpans"][0]["scopeSpans"][0]["spans"]
+        return spans
+
+    spans = await anyio.to_thread.run_sync(exported)
+    assert {span["traceId"] for span in spans} == {trace}
+    assert [span["name"] for span in spans if span["parentSpanId"] == "cd" * 8] == ["run demo"]
 
 
 @MODES

@@ -44,6 +44,14 @@ async def reaching(up: UpProcess) -> AsyncIterator[tuple[Client, Endless]]:
             yield client, model
 
 
+@pytest.fixture(scope="module")
+def breakable(system_folder: Path) -> Iterator[UpProcess]:
+    """A stack whose agents are killed, and come back."""
+    up = start(system_folder / "memory-crashes")
+    yield up
+    assert up.stop() == 0
+
+
 @pytest.fixture
 def dwelling(system_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UpProcess]:
     """A stack whose embedder waits for a word, and tells when."""
@@ -90,38 +98,38 @@ async def recorded(client: Client, thread: str, wanted: str) -> Any:
     raise AssertionError(f"there is no {wanted} in {[event.fact.type for event in events]}")
 
 
-async def test_what_is_being_condensed_at_a_kill_9_is_condensed_once_by_the_next_process(own_stack: UpProcess) -> None:
-    async with reaching(own_stack) as (client, model):
+async def test_what_is_being_condensed_at_a_kill_9_is_condensed_once_by_the_next_process(breakable: UpProcess) -> None:
+    async with reaching(breakable) as (client, model):
         for text in ("I like cats", "and dogs"):
             await client.run("condenser", text, thread="condensed")
         await asyncio.wait_for(model.asked.wait(), 30)
-        await kill_agents(own_stack)
+        await kill_agents(breakable)
         model.endless = ()
         observed = await recorded(client, "condensed", "memory.observed")
         assert (observed.first, observed.upto, observed.text) == (0, 2, "- she likes cats")
         asked = [call for call in model.calls if call.effect.endswith("-c")]
         assert [call.again for call in asked] == [False, True]
         assert (asked[0].effect, asked[0].messages) == (asked[1].effect, asked[1].messages)
-        kinds = await verified(own_stack, "condensed")
+        kinds = await verified(breakable, "condensed")
         assert [kinds.count(kind) for kind in OF_CONDENSING] == [1, 1, 1]
         await client.run("condenser", "what do I like?", thread="condensed")
         (shown,) = [call for call in model.calls if call.messages[-1].content == "what do I like?"]
         assert "- she likes cats" in shown.messages[1].content
 
 
-async def test_what_never_ends_is_given_up_after_a_kill_9_and_begun_anew_by_the_next_turn(own_stack: UpProcess) -> None:
-    async with reaching(own_stack) as (client, model):
+async def test_what_never_ends_is_given_up_after_a_kill_9_and_begun_anew_by_the_next_turn(breakable: UpProcess) -> None:
+    async with reaching(breakable) as (client, model):
         for text in ("I like cats", "and dogs"):
             await client.run("hasty", text, thread="given-up")
         await asyncio.wait_for(model.asked.wait(), 30)
-        await kill_agents(own_stack)
+        await kill_agents(breakable)
         ended = await recorded(client, "given-up", "condensing.ended")
         assert (ended.kind, ended.reason, ended.text) == ("timeout", "it took longer than 1 s", "")
         model.endless = ()
         await client.run("hasty", "and birds", thread="given-up")
         observed = await recorded(client, "given-up", "memory.observed")
         assert observed.first == 0
-    kinds = await verified(own_stack, "given-up")
+    kinds = await verified(breakable, "given-up")
     assert [kinds.count(kind) for kind in OF_CONDENSING] == [2, 2, 1]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.infra.metrics.expressions import EXPRESSIONS, asked_by
+from tests.infra.spans.test_exporting import http_receiver, sent_to
 from tests.system.conftest import OSTINATO, UpProcess, ask, start
 from tests.system.pseudo_terminal import CTRL_C, PseudoTerminal
 
@@ -20,10 +23,10 @@ pytestmark = pytest.mark.servers
 CALLER = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
 
 
-def asked(stack: UpProcess) -> str:
+def asked(stack: UpProcess, caller: str = CALLER) -> str:
     """Ask the demo agent within a trace; return the thread."""
     body = ask("What is 12 times 34?", user="ada")
-    headers = {"traceparent": CALLER, "x-request-id": "MYREQ77"}
+    headers = {"traceparent": caller, "x-request-id": "MYREQ77"}
     answer = httpx.post(f"{stack.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     assert answer.status_code == 200
     return answer.headers["X-Ostinato-Thread"]
@@ -179,3 +182,36 @@ def test_spans_are_rebuilt_from_the_log_though_nobody_sent_them(stack: UpProcess
     told = {one["key"] for one in engine["attributes"]}
     assert {"gen_ai.latency.time_in_queue", "gen_ai.latency.time_in_model_prefill"} <= told
     assert "12 times 34" not in line
+
+
+def test_spans_that_nobody_sampled_are_sent_to_who_asks_for_them(
+    stack: UpProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = asked(stack, CALLER.removesuffix("01") + "00")
+    stack.cli("replay", "engine", thread)  # waits until it is recorded
+    monkeypatch.setenv("OSTINATO_TELEMETRY_CONVENTIONS", "1.36")
+    export = ("replay", "export", "--otel", thread, "-o", "otlp")
+    with http_receiver() as (url, heard, _):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        done = stack.cli(*export, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"threads": 1, "spans": len(sent_to(heard))}
+    assert len(sent_to(heard)) > 4
+    assert "gen_ai.system" in str(heard)  # as that version of the conventions has it
+    with http_receiver(400) as (url, _, _):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        done = stack.cli(*export)
+    assert done.returncode == 1
+    assert "nobody takes spans" in done.stderr
+
+
+def test_top_names_a_process_that_stands_still(own_stack: UpProcess) -> None:
+    argv = [*OSTINATO, "top", "--interval", "0.5", "--data", str(own_stack.data)]
+    with PseudoTerminal(argv, {}, (24, 80)) as screen:
+        screen.until("agents-0")
+        os.kill(own_stack.pid("agents-0"), signal.SIGSTOP)
+        try:
+            screen.until("does not answer")
+        finally:
+            os.kill(own_stack.pid("agents-0"), signal.SIGCONT)
+        assert screen.press_until_end(CTRL_C) == 130

@@ -48,6 +48,42 @@ def test_the_engine_hears_of_an_agents_tools_and_shows_what_it_decided(thinking_
     assert f"admitted {program}: nothing else runs" in shown
 
 
+def test_what_a_client_says_of_a_sessions_tools_and_end_counts_as_an_agents(thinking_of_programs: UpProcess) -> None:
+    url, history = thinking_of_programs.url, list(range(20, 60))
+    model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+
+    def note(**about: Any) -> httpx.Response:
+        return httpx.post(f"{url}/v1/sessions/notes", json={"session_id": "s1", **about}, timeout=60)
+
+    def turn() -> None:
+        body = {"model": model, "prompt": history, "max_tokens": 4, "ignore_eos": True, "return_token_ids": True}
+        answer = httpx.post(f"{url}/v1/completions", json={**body, "session_id": "s1"}, timeout=120).json()
+        history.extend([*answer["choices"][0]["token_ids"], 30])
+
+    for call in ("c1", "c2"):
+        turn()
+        assert note(event="tool_began", call=call, tool="lookup").json() == {"ok": True}
+        assert note(event="tool_ended", call=call).status_code == 200
+    turn()
+    assert note(event="ended").status_code == 200
+    for wrong, field in (
+        ({"event": "tool_began", "call": "c1"}, "tool"),
+        ({"event": "tool_ended"}, "call"),
+        ({"event": "slept"}, "event"),
+        ({"event": "ended", "session_id": ""}, "session_id"),
+    ):
+        refused = note(**wrong)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
+    turn()  # so that a plan tells of the end
+    wait_until_recorded(thinking_of_programs)
+    told = [text for step in verified(thinking_of_programs) for text in step["told"]]
+    program = "default/session/s1"
+    assert [text for text in told if program in text and not text.startswith("request")] == [
+        *(f"{program} waits for lookup", f"a tool of {program} returned") * 2,
+        f"{program} is over",
+    ]
+
+
 def test_sessions_of_clients_share_a_memory_that_is_too_small_for_all(system_folder: Path, tmp_path: Path) -> None:
     up = start(
         system_folder / tmp_path.name,

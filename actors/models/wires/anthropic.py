@@ -188,7 +188,9 @@ class AnthropicReader(StreamedReader):
                 self._blocks.close(told["index"])
             case "message_delta":
                 self.heard.usage = _usage(self.heard.usage, counted(told.get("usage")))
-                self._finish((told.get("delta") or {}).get("stop_reason"))
+                delta = told.get("delta") or {}
+                self._finish(delta.get("stop_reason"))
+                self.heard.stopped_at = str(delta.get("stop_sequence") or "")
             case "message_stop":
                 self.heard.over = True
             case _:

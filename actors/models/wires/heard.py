@@ -70,6 +70,8 @@ class Heard:
         self.effect = effect
         self.usage = Usage()
         self.finish: AnswerFinish | None = None
+        self.stopped_at = ""
+        """The stop text that ended it, where its provider says that one did."""
         self.thoughts: list[Thought] = []
         self.logprobs: list[TokenTold] = []
         self._calls: dict[Hashable, HeardCall] = {}
@@ -173,4 +175,5 @@ class Heard:
             reasoning="".join(self._reasoning),
             thoughts=tuple(self.thoughts),
             logprobs=tuple(self.logprobs),
+            stopped_at=self.stopped_at,
         )

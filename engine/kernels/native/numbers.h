@@ -20,6 +20,35 @@ struct bf16 {
     uint16_t bits;
 };
 
+#ifdef __AVX512BF16__
+inline __m256i narrowed(Vector x) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)); }
+
+inline Vector add_pairs(Vector sum, __m512i a, __m512i b) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+#else
+// To the nearest, to even between two; what is no number stays none.
+inline __m256i narrowed(Vector x) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const __mmask16 none = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_blend_epi32(none, rounded, quiet), 16));
+}
+
+inline Vector upper_of(__m512i pairs) {
+    return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+}
+inline Vector lower_of(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+
+// Processors without these products have floats as fast as theirs; the upper of each two comes first, as with those.
+inline Vector add_pairs(Vector sum, __m512i a, __m512i b) {
+    sum = _mm512_fmadd_ps(upper_of(a), upper_of(b), sum);
+    return _mm512_fmadd_ps(lower_of(a), lower_of(b), sum);
+}
+#endif
+
 // What a lane of a product takes at once, and how: weights of the format, and what stands to the left of them.
 template <typename T> struct Format;
 
@@ -32,12 +61,9 @@ template <> struct Format<bf16> {
         __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
     }
-    static void store(bf16* to, Vector x) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
-    }
+    static void store(bf16* to, Vector x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrowed(x)); }
     static void store_some(bf16* to, Vector x, int some) {
-        _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << some) - 1),
-                                 reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+        _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << some) - 1), narrowed(x));
     }
     // Take TOGETHER numbers into every lane.
     static __m512i spread(const bf16* from) {
@@ -46,9 +72,7 @@ template <> struct Format<bf16> {
         return _mm512_set1_epi32(two);
     }
     static __m512i lanes(const bf16* from) { return _mm512_loadu_si512(from); }
-    static Vector add_product(Vector sum, __m512i a, __m512i b) {
-        return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-    }
+    static Vector add_product(Vector sum, __m512i a, __m512i b) { return add_pairs(sum, a, b); }
     static float widen(bf16 x) {
         uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
         float wide;
@@ -57,11 +81,10 @@ template <> struct Format<bf16> {
     }
     // Round to the nearest, to even between two.
     static bf16 narrow(float x) {
-        return {static_cast<uint16_t>(_mm_extract_epi16(reinterpret_cast<__m128i>(_mm_cvtneps_pbh(_mm_set_ss(x))), 0))};
+        return {static_cast<uint16_t>(_mm256_extract_epi16(narrowed(_mm512_set1_ps(x)), 0))};
     }
     static Vector round(Vector x) {
-        __m256i narrow = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x));
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrowed(x)), 16));
     }
 };
 

@@ -105,8 +105,12 @@ class Pushing:
 
     async def _posted(self, effect: TellOf, body: bytes) -> Told:
         target = effect.target
-        if self._trusted is None:
-            self._trusted = await asyncio.to_thread(httpx.create_ssl_context)  # reads the certificates that it trusts
+        try:
+            if self._trusted is None:
+                # reads the certificates that it trusts: those of SSL_CERT_FILE or SSL_CERT_DIR, where they are set
+                self._trusted = await asyncio.to_thread(httpx.create_ssl_context)
+        except OSError as error:
+            return Told(problem=f"the certificates to be trusted cannot be read ({type(error).__name__})")
         try:
             async with asyncio.timeout(_ANSWER_S):
                 place = await outward(target.url, self._allowed)
@@ -121,7 +125,7 @@ class Pushing:
         except NotOutward as refused:
             return Told(problem=str(refused))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            return Told(problem=f"no answer ({type(error).__name__})")  # the library's words may hold a header
+            return Told(problem=_unanswered(error))
 
     def _client(self, tenant: str) -> Client:
         return Client(self._connection, self._record.read_back, self._record.opened, tenant, "a2a")
@@ -145,6 +149,18 @@ async def _noticed(effect: WatchTask, came: Came, events: list[Committed]) -> Pu
     # what was refused has no run that could be read later
     body = "" if events else await _written("task_of", came)
     return PushNoticed(effect=effect.id, outcome="ended", body=body)
+
+
+def _unanswered(error: Exception) -> str:
+    """Say why nothing was answered; the library's words may hold a header, those of a certificate's check do not."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"it speaks no TLS that could be understood ({cause.reason})"
+        cause = cause.__cause__ or cause.__context__
+    return f"no answer ({type(error).__name__})"
 
 
 def _sender(trusted: ssl.SSLContext) -> httpx.AsyncClient:

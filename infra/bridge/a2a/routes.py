@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.bridge.bodies import again, refuse_deep, whole_body
 from infra.bridge.desk import Desk
-from infra.bridge.doors import HOUSE, Door, Operation, Shape, Wing, told
+from infra.bridge.doors import HOUSE, Door, Shape, Wing, told
 from infra.bridge.openai import BadRequest
+from infra.bridge.operations import CARD
 from infra.bridge.working import at_work, rpc_call, rpc_error
 from infra.client import Client
 from schemas import codec
@@ -160,9 +161,8 @@ def rest_error(problem: BadRequest) -> object:
 def a2a_doors(desk: Desk) -> list[Door | Wing]:
     """List them; the first agent is the one that is found at the root."""
     served = [_Served(desk, agent) for agent in desk.offered]
-    about = Operation("A2A: describe an agent")
-    doors: list[Door | Wing] = [Door(_CARD, one.card, "agents", operation=about) for one in served[:1]]
+    doors: list[Door | Wing] = [Door(_CARD, one.card, "agents", operation=CARD) for one in served[:1]]
     for one in served:
         path = f"/a2a/{one.agent.name}"
-        doors += [Door(path + _CARD, one.card, "agents", operation=about), AgentWing(path, one, "agents")]
+        doors += [Door(path + _CARD, one.card, "agents", operation=CARD), AgentWing(path, one, "agents")]
     return doors

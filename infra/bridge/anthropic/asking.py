@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded
+from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded, in_its_words
 from infra.bridge.seals import SealedMessage, unsealed
 from schemas.anthropic import AnthropicMessage, AnthropicTool, Block, MessagesRequest
 from schemas.messages import Thought, ToolSpec
@@ -39,6 +40,25 @@ _BILLING: Final = "x-anthropic-billing-header"
 """Begins a part of the system prompt that differs in every request and is nothing to a model."""
 
 
+_HOSTED: Final = frozenset({
+    *("web_search", "web_fetch", "code_execution", "tool_search_tool_regex", "tool_search_tool_bm25"),
+    *("bash", "text_editor", "computer", "memory"),
+})  # fmt: skip
+"""Kinds of tools that are run where a model is, or are known to it from its training."""
+_DATED: Final = re.compile(r"(\w{1,40}?)(?:_\d{8})?", re.ASCII)
+
+
+def left_out(asked: MessagesRequest) -> list[str]:
+    """List the kinds of tools that the model is not told of, each once."""
+    return list(dict.fromkeys(kind for tool in asked.tools or () if (kind := _hosted(tool))))
+
+
+def _hosted(tool: AnthropicTool) -> str:
+    """Give the kind that a tool is of, without its date; empty where a client can run it for any model."""
+    found = None if tool.type is None or tool.input_schema is not None else _DATED.fullmatch(tool.type)
+    return found[1] if found is not None and found[1] in _HOSTED else ""
+
+
 def read_messages(body: bytes, *, counting: bool = False) -> tuple[MessagesRequest, ChatRequest]:
     """Decode and check a request; give it as it is, and as one for a chat.
 
@@ -51,12 +71,23 @@ def read_messages(body: bytes, *, counting: bool = False) -> tuple[MessagesReque
     for name in ("mcp_servers", "container"):
         if getattr(asked, name):
             raise _wrong(name, "nothing is run for a model here but its client's tools and agents: leave it out")
-    return asked, checked(chat_request(asked), _RENAMED)
+    chat, without = chat_request(asked), left_out(asked)
+    if without and asked.tool_choice is not None and asked.tool_choice.type in {"any", "tool"}:
+        names = {tool.spec.name for tool in chat.tools or ()}
+        if not names or (asked.tool_choice.type == "tool" and asked.tool_choice.name not in names):
+            kinds = ", ".join(map(repr, without))
+            raise _wrong("tool_choice", f"tools of type {kinds} are not run here: give one with an `input_schema`")
+    try:
+        return asked, checked(chat, _RENAMED)
+    except BadRequest as problem:
+        # the numbers of what messages became are not those of the messages, nor those of tools where some are left out
+        raise in_its_words(problem, {name: name for name in ("messages", *(["tools"] if without else ()))}) from None
 
 
 def chat_request(asked: MessagesRequest) -> ChatRequest:
     """Give the request for a chat that asks the same."""
     choice, wanted = asked.tool_choice, asked.output_config
+    form = asked.output_format if wanted is None or wanted.format is None else wanted.format
     messages = [message for at, one in enumerate(asked.messages) for message in _messages(one, at)]
     return ChatRequest(
         model=asked.model,
@@ -67,10 +98,10 @@ def chat_request(asked: MessagesRequest) -> ChatRequest:
         temperature=asked.temperature,
         top_p=asked.top_p,
         top_k=asked.top_k,
-        tools=[_tool(tool, at) for at, tool in enumerate(asked.tools or ())] or None,
+        tools=[_tool(tool, at) for at, tool in enumerate(asked.tools or ()) if not _hosted(tool)] or None,
         tool_choice=None if choice is None else _choice(choice.type, choice.name),
         parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
-        response_format=None if wanted is None or wanted.format is None else _format(wanted.format),
+        response_format=None if form is None else _format(form),
         reasoning_effort=None if wanted is None else wanted.effort,
         continue_final_message=_prefilled(asked) or None,
         user=None if asked.metadata is None else asked.metadata.user_id,

@@ -5,7 +5,7 @@ A streamed answer and a whole one come from the same events, so they cannot diff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -42,7 +42,9 @@ ANTHROPIC: Final = AnthropicFraming()
 class MessageEncoder:
     """Turns a run's frames into events."""
 
-    def __init__(self, identity: str, model: str, last: LastEvent, *, thinking: bool = True) -> None:
+    def __init__(
+        self, identity: str, model: str, last: LastEvent, *, thinking: bool = True, stops: Collection[str] = ()
+    ) -> None:
         """Begin.
 
         Args:
@@ -50,6 +52,7 @@ class MessageEncoder:
             model: what the client called it.
             last: the event after which the answer is over.
             thinking: whether the client is told what was thought.
+            stops: texts that it wants to end the answer; it is told which did, and not of an agent's own.
         """
         self._chat = ChatEncoder(identity, model, 0, last, reasoning=thinking)
         self._identity = identity
@@ -65,6 +68,7 @@ class MessageEncoder:
             "usage": {"input_tokens": 0, "output_tokens": 0},
         }
         self._thoughts: tuple[Thought, ...] = ()
+        self._stops, self._stopped_at = stops, ""
         self._open = ""
         """What block is open: its type, and of calls the number."""
         self._blocks = 0
@@ -88,7 +92,8 @@ class MessageEncoder:
     def feed(self, frame: Told, index: int = 0) -> list[dict[str, Any]]:
         """Give the events that follow from one frame."""
         if isinstance(frame, Committed) and frame.type == "model.returned":
-            self._thoughts = codec.decode(frame.data, ModelReturned).thoughts
+            answer: ModelReturned = codec.decode(frame.data, ModelReturned)
+            self._thoughts, self._stopped_at = answer.thoughts, answer.stopped_at
         return [event for chunk in self._chat.feed(frame) for event in self._events(chunk)]
 
     def _events(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
@@ -146,6 +151,8 @@ class MessageEncoder:
             events += self._block("sealed", {"type": "redacted_thinking", "data": sealed(self._thoughts)})
             events += self._close()
         told = {"stop_reason": _REASONS.get(reason, "end_turn"), "stop_sequence": None, "stop_details": None}
+        if reason == "stop" and self._stopped_at in self._stops:
+            told |= {"stop_reason": "stop_sequence", "stop_sequence": self._stopped_at}
         events.append({"type": "message_delta", "delta": told, "usage": _usage(self._chat.usage)})
         return [*events, {"type": "message_stop"}]
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from infra.bridge.anthropic.asking import anthropic_error, read_messages
+from infra.bridge.anthropic.asking import anthropic_error, left_out, read_messages
 from infra.bridge.anthropic.events import ANTHROPIC, MessageEncoder
-from infra.bridge.callers import request_id_of
+from infra.bridge.asked_of_agents import LEFT_OUT
 from infra.bridge.chat import last_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace
 from infra.bridge.exchange import Exchange
 from infra.bridge.openai import BadRequest, command_data
 from infra.bridge.tokenizing import ask_texts
+from schemas.anthropic_told import TokensCounted
 from schemas.commands import Generate
 from schemas.texts import Encode, Encoded
 
@@ -37,15 +39,16 @@ class _Messages:
             message = "model: an agent makes its prompts itself: ask for those of its model"
             raise BadRequest(400, message, "model", "invalid_value")
         told = await ask_texts(self.desk, asked.model, Encode(data), Encoded)
-        return Response(msgspec.json.encode({"input_tokens": len(told.tokens)}), media_type="application/json")
+        return Response(msgspec.json.encode(TokensCounted(len(told.tokens))), media_type="application/json")
 
     def _exchange(self, request: Request, body: bytes) -> Exchange:
         asked, chat = read_messages(body)
         command = self.desk.conversation(request, chat)
         thinking = asked.thinking
         told = thinking is None or (thinking.type != "disabled" and thinking.display != "omitted")
-        encoder = MessageEncoder(command.id, asked.model, last_of(command), thinking=told)
-        headers = {"request-id": request_id_of(request)}  # what its clients look for
+        about: dict[str, Any] = {"thinking": told, "stops": asked.stop_sequences or ()}
+        encoder = MessageEncoder(command.id, asked.model, last_of(command), **about)
+        headers = {LEFT_OUT: ", ".join(kinds)} if (kinds := left_out(asked)) else {}
         return Exchange([command], encoder, asked.stream, False, headers, framing=ANTHROPIC)
 
 

@@ -111,7 +111,8 @@ class Answering:
         body = codec.encode(asked.body)
         refuse_deep(body, self.nesting)
         if asked.endpoint == "/v1/embeddings":
-            return _whole(await self.poolers.embeddings(body, asked.tenant))
+            told = await self.poolers.embeddings(body, asked.tenant)
+            return LineAnswer(200, codec.encode(told)), Usage(prompt_tokens=told.usage.prompt_tokens)
         exchange = _READERS[asked.endpoint](_Line(asked, attempt, self.clock.now()), body)
         chunks: list[dict[str, Any]] = []
         where = (asked.tenant, asked.name)

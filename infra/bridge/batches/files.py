@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from starlette.datastructures import FormData, UploadFile
@@ -22,7 +22,10 @@ from infra.bridge.batches.answers import asked_after, asked_limit, guarded, json
 from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation, house_of
 from infra.bridge.openai import BadRequest
+from schemas.batches_told import BatchShown, FileDeleted, FilePage, FileShown, FilesQuery
 from schemas.wire import Wire
+
+Shown = TypeVar("Shown", FileShown, BatchShown)
 
 _READ: Final = 64 << 10
 _AT_ONCE: Final = 8
@@ -44,8 +47,12 @@ class FileForm(Wire, frozen=True):
     )
 
 
-_READING: Final = Operation("OpenAI: give what is in a file", media="application/octet-stream")
-_UPLOADING: Final = Operation("OpenAI: keep a file", FileForm, sends="multipart/form-data")
+_BINARY: Final = "application/octet-stream"
+_READING: Final = Operation("OpenAI: give what is in a file", gives=Any, media=(_BINARY,), fails=(503,))
+_UPLOADING: Final = Operation("OpenAI: keep a file", FileForm, FileShown, sends="multipart/form-data", fails=(503,))
+_LISTING: Final = Operation("OpenAI: list files", gives=FilePage, query=FilesQuery, fails=(503,))
+_TELLING: Final = Operation("OpenAI: tell of a file", gives=FileShown, fails=(503,))
+_DELETING: Final = Operation("OpenAI: delete a file", gives=FileDeleted, fails=(503,))
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class FileRoutes:
             rows = await self.desk.files.listed(
                 caller_of(request).tenant, self.desk.clock.now(), *about_them, newest_first=order == "desc"
             )
-        return json(page([about(row) for row in rows], limit))
+        return json(FilePage(*page([about(row) for row in rows], limit)))
 
     async def get(self, request: Request) -> Response:
         """Tell of a file."""
@@ -115,7 +122,7 @@ class FileRoutes:
         async with guarded():
             row = await self._file(request)
             await self.desk.files.delete(row.tenant, row.id)
-        return json({"id": row.id, "object": "file", "deleted": True})
+        return json(FileDeleted(row.id, True))
 
     async def _file(self, request: Request) -> FileRow:
         return await self.desk.file(caller_of(request).tenant, request.path_params["file_id"])
@@ -129,7 +136,7 @@ class _Content(StreamingResponse):
     """A file on its way, for so long at most."""
 
     def __init__(self, parts: AsyncIterator[bytes], headers: dict[str, str], seconds: float) -> None:
-        super().__init__(parts, media_type="application/octet-stream", headers=headers)
+        super().__init__(parts, media_type=_BINARY, headers=headers)
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,26 +145,25 @@ class _Content(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def about(row: FileRow) -> dict[str, Any]:
+def about(row: FileRow) -> FileShown:
     """Tell of a file as OpenAI does."""
-    return {
-        "id": row.id,
-        "object": "file",
-        "bytes": row.bytes,
-        "created_at": row.created // 1_000_000,
-        "expires_at": row.expires // 1_000_000 or None,
-        "filename": row.name,
-        "purpose": row.purpose,
-        "status": "processed",
-        "status_details": None,
-    }
+    return FileShown(
+        id=row.id,
+        bytes=row.bytes,
+        created_at=row.created // 1_000_000,
+        expires_at=row.expires // 1_000_000 or None,
+        filename=row.name,
+        purpose=row.purpose,
+        status="processed",
+        status_details=None,
+    )
 
 
-def page(data: list[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """Make a page of what was looked for with one more than it holds."""
+def page(data: list[Shown], limit: int) -> tuple[list[Shown], str | None, str | None, bool]:
+    """Make a page of what was looked for with one more than it holds: its data, first and last id, if there is more."""
     more, shown = len(data) > limit, data[:limit]
-    first, last = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
-    return {"object": "list", "data": shown, "first_id": first, "last_id": last, "has_more": more}
+    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
+    return shown, first, last, more
 
 
 def _read(form: FormData) -> tuple[UploadFile, int]:
@@ -201,8 +207,8 @@ def file_doors(desk: BatchDesk) -> list[Door]:
     one, most = f"{path}/{{file_id}}", desk.limits.file_mb + _HEAD_MB
     return [
         Door(path, files.upload, "inference", methods=("POST",), upload_mb=most, operation=_UPLOADING),
-        Door(path, files.list, "inference"),
-        Door(one, files.get, "inference"),
+        Door(path, files.list, "inference", operation=_LISTING),
+        Door(one, files.get, "inference", operation=_TELLING),
         Door(f"{one}/content", files.content, "inference", operation=_READING),
-        Door(one, files.delete, "inference", methods=("DELETE",)),
+        Door(one, files.delete, "inference", methods=("DELETE",), operation=_DELETING),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from starlette.requests import Request
@@ -18,6 +18,17 @@ from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation
 from infra.bridge.openai import BadRequest, decoded
 from schemas.batches import Batch, Endpoint, Name, Note
+from schemas.batches_told import (
+    BatchCachedTokens,
+    BatchCounts,
+    BatchesQuery,
+    BatchPage,
+    BatchProblem,
+    BatchProblems,
+    BatchShown,
+    BatchUsage,
+)
+from schemas.responses_told import ReasoningTokens
 from schemas.wire import Wire
 
 _ENDED: Final = {status: f"{status}_at" for status in ("completed", "failed", "expired", "cancelled")}
@@ -40,7 +51,10 @@ class BatchRequest(Wire, frozen=True, kw_only=True):
     output_expires_after: ExpiresAfter | None = None
 
 
-_CREATING: Final = Operation("OpenAI: begin a batch", BatchRequest)
+_CREATING: Final = Operation("OpenAI: begin a batch", BatchRequest, BatchShown, fails=(404, 503))
+_TELLING: Final = Operation("OpenAI: say how a batch stands", gives=BatchShown, fails=(503,))
+_ENDING: Final = Operation("OpenAI: end a batch", gives=BatchShown, fails=(409, 503))
+_LISTING: Final = Operation("OpenAI: list batches", gives=BatchPage, query=BatchesQuery, fails=(503,))
 
 
 @dataclass(frozen=True)
@@ -82,44 +96,41 @@ class BatchRoutes:
         limit = asked_limit(query.get("limit"), 20, 100)
         async with guarded():
             rows = await self.desk.listed(caller_of(request).tenant, asked_after(query.get("after")), limit + 1)
-        return json(page([about(row) for row in rows], limit))
+        return json(BatchPage(*page([about(row) for row in rows], limit)))
 
 
-def about(row: BatchRow) -> dict[str, Any]:
+def about(row: BatchRow) -> BatchShown:
     """Tell of a batch as OpenAI does."""
-    problems = [
-        {"code": one.code, "line": one.line, "message": one.message, "param": one.param} for one in row.problems
-    ]
+    problems = [BatchProblem(one.code, one.line, one.message, one.param) for one in row.problems]
     ended = dict.fromkeys(_ENDED.values())
     if row.status in _ENDED:
         ended[_ENDED[row.status]] = _seconds(row.ended)
     used = row.usage
-    return {
-        "id": row.id,
-        "object": "batch",
-        "endpoint": row.batch.endpoint,
-        "errors": {"object": "list", "data": problems} if problems else None,
-        "input_file_id": row.batch.input_file,
-        "completion_window": row.batch.window,
-        "status": row.status,
-        "output_file_id": row.output_file or None,
-        "error_file_id": row.error_file or None,
-        "created_at": _seconds(row.created),
-        "in_progress_at": _seconds(row.started),
-        "expires_at": _seconds(row.expires),
-        "finalizing_at": _seconds(row.finalizing),
-        "cancelling_at": _seconds(row.cancelling),
+    return BatchShown(
+        id=row.id,
+        endpoint=row.batch.endpoint,
+        errors=BatchProblems(problems) if problems else None,
+        input_file_id=row.batch.input_file,
+        completion_window=row.batch.window,
+        status=row.status,
+        output_file_id=row.output_file or None,
+        error_file_id=row.error_file or None,
+        created_at=_seconds(row.created),
+        in_progress_at=_seconds(row.started),
+        expires_at=_seconds(row.expires),
+        finalizing_at=_seconds(row.finalizing),
+        cancelling_at=_seconds(row.cancelling),
         **ended,
-        "request_counts": {"total": row.total, "completed": row.completed, "failed": row.failed},
-        "usage": {
-            "input_tokens": used.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": used.cached_tokens},
-            "output_tokens": used.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
-            "total_tokens": used.prompt_tokens + used.completion_tokens,
-        },
-        "metadata": dict(row.batch.metadata) or None,
-    }
+        request_counts=BatchCounts(row.total, row.completed, row.failed),
+        usage=BatchUsage(
+            used.prompt_tokens,
+            BatchCachedTokens(used.cached_tokens),
+            used.completion_tokens,
+            ReasoningTokens(used.reasoning_tokens),
+            used.prompt_tokens + used.completion_tokens,
+        ),
+        metadata=dict(row.batch.metadata) or None,
+    )
 
 
 def _seconds(at: int | None) -> int | None:
@@ -138,7 +149,7 @@ def batch_doors(desk: BatchDesk) -> list[Door]:
     return [
         *file_doors(desk),
         Door(path, batches.create, "inference", methods=("POST",), operation=_CREATING),
-        Door(path, batches.list, "inference"),
-        Door(f"{path}/{{batch_id}}", batches.get, "inference"),
-        Door(f"{path}/{{batch_id}}/cancel", batches.cancel, "inference", methods=("POST",)),
+        Door(path, batches.list, "inference", operation=_LISTING),
+        Door(f"{path}/{{batch_id}}", batches.get, "inference", operation=_TELLING),
+        Door(f"{path}/{{batch_id}}/cancel", batches.cancel, "inference", methods=("POST",), operation=_ENDING),
     ]

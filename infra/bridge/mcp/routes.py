@@ -22,16 +22,25 @@ from infra.bridge.desk import Desk
 from infra.bridge.doors import HOUSE, Door, Operation, told
 from infra.bridge.guard import work_on
 from infra.bridge.openai import BadRequest
-from infra.bridge.working import RpcMessage, at_work, refuse_no_rpc, rpc_call, rpc_error
+from infra.bridge.working import RpcFailure, RpcMessage, at_work, refuse_no_rpc, rpc_call, rpc_error
 from infra.client import Client
 from infra.mcp.opened import Opened
 
 _SESSION: Final = "mcp-session-id"
 _VERSION: Final = "mcp-protocol-version"
 """Clients send it once they know it: they have been given a session by then, where they want one."""
+_JSON: Final = "application/json"
 _LEFT: Final = "ostinato.mcp.left"
 _SDK: Final = ("mcp.server.streamable_http_manager", "mcp.server.transport_security", "infra.mcp.server")
 """Modules that take a while to import, ours among them for what it needs of it."""
+_SPEAKING: Final = Operation(
+    *("Speak the Model Context Protocol: streamable HTTP", RpcMessage, RpcMessage),
+    streams=True,
+    tells=(RpcMessage,),
+    also={202: None},
+    fails=(404, 406, 415, 501, 503),
+    error=RpcFailure,
+)
 _MODERN: Final = "2026-07-28"
 """From this revision on a client cancels a call by closing its answer's stream."""
 
@@ -45,11 +54,17 @@ class _Served:
     _task: asyncio.Task[None] | None = field(default=None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Answer a request.
+
+        Raises:
+            BadRequest: it is none of JSON-RPC.
+        """
         if self._manager is None and await asyncio.to_thread(importlib.util.find_spec, "mcp") is None:
             message = "MCP is not served: install ostinato[mcp]"
             await told(BadRequest(501, message, None, "not_installed"), rpc_error())(scope, receive, send)
             return
+        if not Headers(scope=scope).get("content-type", "").lower().startswith(_JSON):
+            raise BadRequest(415, f"header content-type: send {_JSON}", "content-type", "invalid_value")
         body = await Request(scope, receive).body()
         call, receive = rpc_call(body), _noting(scope, again(body, receive))
         refuse_no_rpc(body)
@@ -160,7 +175,6 @@ def mcp_doors(desk: Desk) -> list[Door]:
         """Speak the Model Context Protocol: streamable HTTP."""
         raise AssertionError("the application below answers")
 
-    about = Operation("Speak the Model Context Protocol: streamable HTTP", RpcMessage, streams=True, own=True)
-    door = Door("/mcp", mcp, "agents", methods=("POST",), shape=rpc_error(), operation=about)
+    door = Door("/mcp", mcp, "agents", methods=("POST",), shape=rpc_error(), operation=_SPEAKING)
     door.app = served
     return [door]

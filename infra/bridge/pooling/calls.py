@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from infra.bridge.pooling.elsewhere import embed_elsewhere
 from infra.bridge.pooling.shapes import inputs, shown
 from schemas.embeddings import EmbeddingRequest
 from schemas.pooling import Embed, Labelled, PoolAsked, PoolRefused, Scores, Vectors
+from schemas.pooling_told import Embeddings, EmbeddingTold, PoolingUsage
 
 _UNSERVED: Final[dict[str, tuple[tuple[object, ...], str]]] = {
     "messages": ((), "these models read texts: give `input`"),
@@ -39,7 +40,7 @@ class PoolerCalls:
     connection: Connection
     names: tuple[str, ...]
 
-    async def embeddings(self, body: bytes, tenant: str) -> dict[str, Any]:
+    async def embeddings(self, body: bytes, tenant: str) -> Embeddings:
         """Answer a tenant's request for vectors; `provider/model` is asked elsewhere.
 
         Raises:
@@ -57,8 +58,8 @@ class PoolerCalls:
             told = await self.ask(asked.model, parts, Vectors)
         write = shown(asked.encoding_format)
         vectors = [write(vector) for one in told for vector in cut_up(one)]
-        data = [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(vectors)]
-        return {"object": "list", "data": data, "model": asked.model, "usage": usage(told)}
+        data = [EmbeddingTold(at, vector) for at, vector in enumerate(vectors)]
+        return Embeddings(data, asked.model, usage(told))
 
     async def ask(self, model: str, asked: Sequence[PoolAsked], wanted: type[Told]) -> list[Told]:
         """Ask for all parts at once.
@@ -99,7 +100,7 @@ def too_long(truncate: int | None) -> Literal["cut", "refuse"]:
     raise BadRequest(400, message, "truncate_prompt_tokens", "invalid_value")
 
 
-def usage(told: Sequence[Vectors | Scores | Labelled]) -> dict[str, Any]:
+def usage(told: Sequence[Vectors | Scores | Labelled]) -> PoolingUsage:
     """Count tokens as OpenAI does."""
     tokens = sum(one.tokens for one in told)
-    return {"prompt_tokens": tokens, "total_tokens": tokens}
+    return PoolingUsage(tokens, tokens)

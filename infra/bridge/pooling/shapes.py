@@ -10,6 +10,7 @@ from typing import Any
 from infra.bridge.openai import BadRequest
 from schemas.embeddings import MOST_INPUTS, ScoreRequest
 from schemas.pooling import PooledText
+from schemas.pooling_told import VectorTold
 
 
 def inputs(given: str | list[int | str | list[int]]) -> list[PooledText]:
@@ -62,7 +63,7 @@ def document(given: str | dict[str, Any], at: int) -> str:
     return text
 
 
-def shown(encoding: str | None) -> Callable[[bytes], Any]:
+def shown(encoding: str | None) -> Callable[[bytes], VectorTold]:
     """Give what writes a vector: as base64, or as numbers."""
     return _as_base64 if encoding == "base64" else _as_floats
 

@@ -31,7 +31,12 @@ from schemas.responses import InputItem, Part, ResponsesRequest
 LOGPROBS: Final = "message.output_text.logprobs"
 SEALED: Final = "reasoning.encrypted_content"
 _INCLUDES: Final = (LOGPROBS, SEALED)
-_RENAMED: Final = {
+_OF_HOSTED: Final = (
+    *("file_search_call.results", "web_search_call.results", "web_search_call.action.sources"),
+    "code_interpreter_call.outputs",
+)
+"""Of calls that are never made here: clients add these of themselves where they offer a tool that is left out."""
+RENAMED: Final = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "response_format": "text.format",
@@ -73,7 +78,7 @@ def read_responses(body: bytes) -> ResponsesRequest:
     given = decoded(body, dict[str, Any])
     for name in sorted(_CHATS & given.keys()):
         if name not in _MORE and given[name] is not None:
-            known = _RENAMED.get(name)
+            known = RENAMED.get(name)
             raise wrong(name, f"it is `{known}` here" if known else "not served here: ask /v1/chat/completions")
     more = {name: given[name] for name in sorted(_MORE & given.keys()) if given[name] is not None}
     asked = msgspec.structs.replace(asked, more=more)
@@ -89,7 +94,7 @@ def _checks(asked: ResponsesRequest) -> Iterator[tuple[str, bool, str]]:
     padded = asked.stream_options is not None and bool(asked.stream_options.include_obfuscation)
     yield "stream_options.include_obfuscation", not padded, "events are not padded: leave it out"
     yield "input", bool(asked.input), "give at least one item, or a text"
-    known = all(one in _INCLUDES for one in asked.include or ())
+    known = all(one in {*_INCLUDES, *_OF_HOSTED} for one in asked.include or ())
     yield "include", known, f"what can be told besides is {' and '.join(_INCLUDES)}"
     kept = asked.store is not False
     yield "background", kept or not asked.background, "what nobody waits for must be kept: leave `store` out"
@@ -125,7 +130,7 @@ def chat_request(asked: ResponsesRequest, before: Sequence[Message] = ()) -> Cha
         reasoning_effort=None if asked.reasoning is None else asked.reasoning.effort,
         truncate_prompt_tokens=-1 if asked.truncation == "auto" else None,
     )
-    return checked(_with_more(request, asked.more), _RENAMED)
+    return checked(_with_more(request, asked.more), RENAMED)
 
 
 def _with_more(request: ChatRequest, more: Mapping[str, Any]) -> ChatRequest:

@@ -19,8 +19,8 @@ from infra.bridge.doors import Door, Workplace, house_of
 from infra.bridge.exchange import Exchange, Stream
 from infra.bridge.handed import Told
 from infra.bridge.handing import gone_on, in_turn
-from infra.bridge.openai import AGENT_PREFIX, BadRequest, refusal
-from infra.bridge.responses.asking import chat_request, read_responses
+from infra.bridge.openai import AGENT_PREFIX, BadRequest, in_its_words, refusal
+from infra.bridge.responses.asking import RENAMED, chat_request, read_responses
 from infra.bridge.responses.events import ResponsesFraming
 from infra.bridge.responses.kept import Kept, kept, unknown
 from infra.bridge.responses.listing import flag, input_of, listed, number
@@ -33,6 +33,7 @@ from schemas.commands import Command, Generate, PostResult, RunAgent
 from schemas.live import Frame
 from schemas.memory import DeleteThread
 from schemas.responses import ResponsesRequest
+from schemas.responses_told import ResponseDeleted
 
 _EARLIER_S: Final = 5.0
 """How long an earlier response may take to be recorded whole."""
@@ -49,7 +50,10 @@ class _Responses:
         """Answer with an agent or a bare generation, after an earlier response or not."""
         asked = read_responses(await request.body())
         earlier = await self._earlier(request, asked)
-        return await self.desk.served(request, lambda request, body: self._exchange(request, asked, earlier))
+        try:
+            return await self.desk.served(request, lambda request, body: self._exchange(request, asked, earlier))
+        except BadRequest as problem:
+            raise in_its_words(problem, RENAMED) from problem.__cause__
 
     async def retrieve(self, request: Request) -> Response:
         """Tell how a response stands, or all its events from one on, and those that come."""
@@ -88,7 +92,7 @@ class _Responses:
         if outcome.problem is not None:
             raise refusal(outcome.problem)
         self.memory.delete(identity)
-        return _json({"id": identity, "object": "response", "deleted": True})
+        return _json(ResponseDeleted(identity, True))
 
     async def _again(self, request: Request, identity: str, after: int | None) -> Response:
         """Tell a response's events again.

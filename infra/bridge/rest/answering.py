@@ -14,7 +14,7 @@ from bus import subjects
 from bus.errors import BadSubject, BusError, Refused
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
-from infra.bridge.doors import Door, Operation, Workplace
+from infra.bridge.doors import ANSWERING, Door, Operation, Workplace
 from infra.bridge.late import caught_up, lately
 from infra.bridge.openai import BadRequest, decoded, refusal
 from infra.bridge.ownership import keep_to_own
@@ -34,6 +34,9 @@ _GONE = {
     "goal": (409, "goal_unfit"),
 }
 """By the field that a problem names."""
+
+_FORKING = {"--at": "at", "ID": "thread"}
+"""What the command line calls fields of a fork."""
 
 Answer = Callable[[Request], Awaitable[object]]
 
@@ -57,11 +60,17 @@ class Rest:
                 await keep_to_own(self.desk, request, named(request, "thread"))
             return await self._lately(answer, request)
 
+        operation = operation._replace(fails=(*operation.fails, *self._fails(method)))
         return Door(path, _answering(answered, operation), "agents", methods=(method,), operation=operation)
 
     def workplace(self, path: str, answer: Answer, operation: Operation) -> Door:
         """Make a route behind which models are asked: only so many at once, and nothing that is too long for them."""
+        operation = operation._replace(fails=ANSWERING)
         return Workplace(path, _answering(answer, operation), "agents", methods=("POST",), operation=operation)
+
+    def _fails(self, method: str) -> tuple[int, ...]:
+        """Give the statuses of errors of routes that reach the record, or change something."""
+        return (503,) if method == "GET" else (404, 409, 503)
 
     async def thread(self, request: Request) -> str:
         """Read the id of a thread out of the path, that there is.
@@ -117,7 +126,11 @@ async def _told(answer: Awaitable[object]) -> object:
         raise _refused(refused.problem) from refused
     except NothingRecorded as nothing:
         raise missing("thread", nothing.identity) from nothing
-    except (BadSubject, ScheduleUnfit, ThreadUnfit, ForkUnfit) as unfit:
+    except ForkUnfit as unfit:
+        field = _FORKING.get(unfit.field)
+        message = str(unfit) if field is None else f"{field}: {unfit.problem}"
+        raise BadRequest(400, message, field, "invalid_value") from unfit
+    except (BadSubject, ScheduleUnfit, ThreadUnfit) as unfit:
         raise BadRequest(400, str(unfit), None, "invalid_value") from unfit
     except Refused as refused:
         message = f"the server takes no more requests: {refused.description}"

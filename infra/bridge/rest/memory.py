@@ -6,7 +6,7 @@ from msgspec.structs import asdict, replace
 from starlette.requests import Request
 
 from infra.bridge.callers import caller_of, request_id_of
-from infra.bridge.doors import Door, Operation
+from infra.bridge.doors import ANSWERING, Door, Operation
 from infra.bridge.guard import trace_of
 from infra.bridge.openai import BadRequest
 from infra.bridge.ownership import keep_to_own
@@ -24,8 +24,10 @@ class MemoryRoutes(Rest):
         """List the routes."""
         thread = "/api/threads/{thread}/memory"
         write = Operation("Write the working memory of a thread", takes=Writing, gives=Done)
-        shared = Operation("Read the working memory that a resource's threads share", gives=WorkingMemory)
-        recall = Operation("Find what was said that is near to a text", takes=AskRecall, gives=Recollections)
+        told = "Read the working memory that a resource's threads share"
+        shared = Operation(told, gives=WorkingMemory, fails=(400,))
+        near = "Find what was said that is near to a text"
+        recall = Operation(near, takes=AskRecall, gives=Recollections, fails=ANSWERING)
         unindexed = Operation("List what was said and recall cannot find", query=AskUnindexed, gives=UnindexedTexts)
         again = Operation("Have all of that tried again", gives=ReindexTold)
         return [
@@ -67,7 +69,7 @@ class MemoryRoutes(Rest):
             store = (wanted.thread if wanted.scope == "thread" else "") or wanted.scope
             whose = wanted.resource if wanted.scope == "resource" else ""
             about = (caller_of(request).tenant, request_id_of(request), trace_of(request.headers), store, wanted.text)
-            self.desk.searched(Searched(*about, len(found), start, self.desk.clock.now(), problem, whose))
+            self.desk.aside(Searched(*about, len(found), start, self.desk.clock.now(), problem, whose))
         return Recollections(found)
 
     async def _own(self, request: Request, asked: AskRecall) -> AskRecall:

@@ -28,6 +28,9 @@ class OfferRoutes(Rest):
             self.door("/api/tools", self.tools, Operation("List the tools of all agents", gives=Tools)),
         ]
 
+    def _fails(self, method: str) -> tuple[int, ...]:
+        return ()
+
     async def agents(self, request: Request) -> Agents:
         """List agents."""
         return Agents(self.desk.offered)

@@ -28,6 +28,7 @@ from infra.follow import attend
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed, Delta, Frame
+from schemas.openai import ErrorResponse
 from schemas.rest import Cancelling, Done, RunLine, Runs, RunShown, RunsQuery, StartRun
 from schemas.rest_stream import EventsQuery, RunTold
 
@@ -43,7 +44,7 @@ class RunRoutes(Rest):
 
     def doors(self) -> list[Door]:
         """List the routes."""
-        streamed: Any = {"streams": True, "tells": RunTold}
+        streamed: Any = {"streams": True, "tells": (RunTold, ErrorResponse)}
         thread, run = "/api/threads/{thread}/runs", "/api/threads/{thread}/runs/{run}"
         fresh, going_on = (
             Operation(f"Ask an agent, in {where}", StartRun, RunShown, status=202, headers=(KEY,), **streamed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,39 +14,43 @@ from bus.store import Store, StoredEvent
 from bus.subjects import decoded
 from infra.access import recorded
 from infra.cli.printing import say, say_json
-from infra.settings import TelemetrySettings
+from infra.configuration import configure
 from infra.spans.content import NoContent, Redacted
 from infra.spans.engine import asked_by, engine_span
 from infra.spans.fold import ThreadSpans
 from infra.spans.names import NAMES, Names
 from infra.spans.otlp import request
 from infra.spans.span import Span
-from infra.spans.wanted import sender
+from infra.spans.wanted import whole_sender
 from schemas import codec
 from schemas.generation import request_id
 from schemas.runs import ModelCalled, ModelReturned
 
 Chosen = Callable[[Store, argparse.Namespace], AsyncIterator[list[StoredEvent]]]
 _SEND = "otlp"
-_SENT_S = 60.0
 
 
 async def export_spans(options: argparse.Namespace, chosen: Chosen) -> int:
-    """Write the spans of threads as OTLP JSON, a line for each thread, or send them."""
-    names, content = NAMES[TelemetrySettings().conventions], NoContent() if options.redact else Redacted()
+    """Write the spans of threads as OTLP JSON, a line for each thread, or send them.
+
+    Raises:
+        NotSent: they are to be sent, and nobody takes them.
+    """
+    settings = configure({"data": options.data}, None, os.environ).settings.telemetry
+    names, content = NAMES[settings.conventions], NoContent() if options.redact else Redacted()
     threads = count = 0
-    sending = sender() if options.output == _SEND else None
+    sending = whole_sender() if options.output == _SEND else None
     lines: list[bytes] = []
     async with recorded(options.data) as store:
         async for events in chosen(store, options):
             spans = await all_spans(store, events, names, content)
             threads, count = threads + 1, count + len(spans)
             if sending is not None:
-                sending.send(spans)
+                await asyncio.to_thread(sending.send, spans)
             else:
                 lines.append(codec.encode(request(spans, {"service.name": "ostinato"})) + b"\n")
     if sending is not None:
-        await asyncio.to_thread(sending.close, _SENT_S)
+        sending.close()
     else:
         await asyncio.to_thread(Path(options.output).write_bytes, b"".join(lines))
     if options.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,15 @@ def test_a_stream_says_what_it_says(name: str) -> None:
                 assert piece.offset == len(said)
                 said += piece.text
         assert said == whole
+
+
+def test_anthropic_says_which_text_ended_an_answer() -> None:
+    ended = re.compile(rb'"stop_reason": ?"tool_use", ?"stop_sequence": ?null')
+    told = b'"stop_reason": "stop_sequence", "stop_sequence": "Human:"'
+    said, count = ended.subn(told, ANTHROPIC.whole)
+    assert count == 1
+    assert heard(ANTHROPIC, [said])[1].stopped_at == "Human:"
+    assert heard(ANTHROPIC, [ANTHROPIC.whole])[1].stopped_at == ""
 
 
 @pytest.mark.parametrize("name", NAMES)

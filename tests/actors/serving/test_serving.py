@@ -275,7 +275,7 @@ async def test_the_usage_tells_of_calls_that_gave_their_blocks_up(nats_url: str)
     async with stage(nats_url) as on:
         await on.scheduler("epoch-2", config=config)
         frontend = await on.frontend("f2")
-        short = Sampling(max_tokens=12)
+        short = Sampling(max_tokens=24)
         asked = [replace(model_call(f"e{n}", text=f"Say {n}."), sampling=short) for n in (2, 3)]
         calls = [asyncio.create_task(frontend.call(one, Listener())) for one in asked]
         await on.worker(PlayedModel(blocks=config.blocks))
@@ -429,7 +429,7 @@ async def test_a_stop_string_ends_the_generation_in_the_engine_too(nats_url: str
         await on.scheduler("epoch-1")
         await on.worker(model)
         answer = await (await on.frontend("f1")).call(model_call("e1", " fox"), Listener())
-    assert (answer.text, answer.finish_reason) == ("The quick brown", "stop")
+    assert (answer.text, answer.finish_reason, answer.stopped_at) == ("The quick brown", "stop", " fox")
     assert len(model.plans) < len(TOKENIZER.encode(REPLY))
 
 

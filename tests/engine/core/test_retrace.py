@@ -71,6 +71,23 @@ def test_in_a_record_from_before_anybody_waited_for_anothers_beginning_nobody_do
     assert _crowd() != before
 
 
+def test_in_a_record_from_before_a_last_block_that_is_not_full_was_found_none_is() -> None:
+    before = _conversation(least_tail=1000)
+    began, *told = before[0].told
+    assert isinstance(began, Began)
+    limits = {name: limit for name, limit in began.limits.items() if name != "least_tail"}
+    assert followed([replace(before[0], told=(Began(limits), *told)), *before[1:]]) is None
+    assert _conversation() != before
+
+
+def _conversation(**limits: Any) -> list[StepPlan]:
+    scheduler = made(**{"blocks": 64, "context_length": 400, **limits})
+    submit(scheduler, "a", 100)
+    plans = recorded(scheduler)
+    submit(scheduler, "b", 110)
+    return [*plans, *recorded(scheduler)]
+
+
 def _crowd(**limits: Any) -> list[StepPlan]:
     scheduler = made(**{"blocks": 64, "context_length": 400, **limits})
     for name in "abc":

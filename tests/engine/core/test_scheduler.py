@@ -319,7 +319,41 @@ def test_a_tenant_does_not_begin_with_another_s_blocks() -> None:
     for request, tenant in (("a", "acme"), ("b", "evil"), ("c", "acme")):
         scheduler.submit(asked(request, range(40), tenant=tenant))
         _, events = run(scheduler)
-        assert {event.cached for event in events} == {32 if request == "c" else 0}
+        assert {event.cached for event in events} == {39 if request == "c" else 0}
+
+
+def test_a_conversation_goes_on_in_the_block_in_which_it_stopped() -> None:
+    scheduler, history = made(), list(range(20))
+    for turn, more in enumerate((3, 30, 5)):
+        scheduler.submit(asked(f"{turn}", history, max_tokens=more))
+        plans, events = run(scheduler)
+        assert events[-1].cached == (len(history) - 4 if turn else 0), "the new ones, and the last that was said"
+        assert sum(part.count for plan in plans for part in plan.slices) == (4 if turn else 20) + more - 1
+        history += [token for event in events for token in event.tokens] + [31, 32, 33]
+
+
+def test_of_two_who_go_on_from_one_end_one_has_its_block_and_the_other_computes_that_again() -> None:
+    scheduler = made()
+    scheduler.submit(asked("a", range(20), max_tokens=3))
+    run(scheduler)
+    for request in ("b", "c"):
+        scheduler.submit(asked(request, [*range(20), 7, 7, 7, 1], max_tokens=3))
+    plan = planned(scheduler)
+    assert [(arrival.request, arrival.computed) for arrival in plan.arrivals] == [("b", 22), ("c", 16)]
+    tables = [arrival.blocks for arrival in plan.arrivals]
+    assert tables[0][0] == tables[1][0]
+    assert tables[0][1:] != tables[1][1:]
+
+
+def test_of_a_request_that_failed_only_whole_blocks_are_found() -> None:
+    scheduler = made()
+    scheduler.submit(asked("a", range(20), max_tokens=3))
+    plan = planned(scheduler)
+    scheduler.apply(answered(plan))
+    plan = planned(scheduler)
+    scheduler.apply(StepResult(plan.n, plan.epoch, "w", (), (("a", "not finite"),)))
+    scheduler.submit(asked("b", range(20), max_tokens=3))
+    assert [arrival.computed for arrival in planned(scheduler).arrivals] == [16]
 
 
 def test_those_who_speak_are_not_held_up_by_a_long_prompt() -> None:

@@ -116,6 +116,8 @@ class Worker:
     blocks: int
     config: SchedulerConfig
     tenants: dict[str, str]
+    failing: set[str]
+    """Requests whose numbers are not finite from now on."""
     expected: int | None = None
     held: dict[str, Held] = field(default_factory=dict)
     grammars: set[str] = field(default_factory=set)
@@ -155,10 +157,11 @@ class Worker:
         assert len({part.request for part in plan.slices}) == len(plan.slices)
         written: dict[int, str] = {}
         sampled = [self.compute(part, written) for part in plan.slices]
-        tokens = tuple(pair for pair in sampled if pair is not None)
+        tokens = tuple(pair for pair in sampled if pair is not None and pair[0] not in self.failing)
+        errors = tuple((part.request, "not finite") for part in plan.slices if part.request in self.failing)
         whole = tuple(name for name, token in tokens if is_whole(self.held[name].sampling, [token]))
         closed = tuple(name for name, token in tokens if closed_at(self.held[name].sampling, [token]) is not None)
-        return StepResult(plan.n, plan.epoch, self.name, tokens, whole=whole, closed=closed)
+        return StepResult(plan.n, plan.epoch, self.name, tokens, errors, whole=whole, closed=closed)
 
     def prepare(self, plan: StepPlan) -> Iterator[Prepared]:
         """Compile what the plan asks for."""
@@ -184,8 +187,10 @@ class Worker:
                 block = held.blocks[at // size * self.config.groups + group]
                 writer = f"{part.request}, group {group}"
                 assert written.setdefault(block, writer) == writer, "two write one block"
-                self.memory[block, at % size] = (held.tenant, group, tuple(held.tokens[: at + 1]))
-        self.may_read(part.request, part.start, end)
+                made = () if part.request in self.failing else tuple(held.tokens[: at + 1])
+                self.memory[block, at % size] = (held.tenant, group, made)
+        if part.request not in self.failing:
+            self.may_read(part.request, part.start, end)
         held.computed = end
         if not part.sample:
             return None
@@ -219,6 +224,7 @@ class Orders(RuleBasedStateMachine):
         window=st.sampled_from([None, None, 2, 5, 9]),
         groups=st.sampled_from([(1, 1), (1, 1), (2, 1), (3, 1), (3, 2)]),
         least_shared=st.sampled_from([1, 1, 4, 64]),
+        least_tail=st.sampled_from([1, 1, 2, 64]),
     )
     def start(self, depth: int, size: int, positions: int, context: int, running: int, step: int, **more: Any) -> None:
         self.config = SchedulerConfig(
@@ -234,6 +240,7 @@ class Orders(RuleBasedStateMachine):
             policy=more["policy"],
             long_prefill=more["long"],
             least_shared=more["least_shared"],
+            least_tail=more["least_tail"],
             watermark=more["watermark"],
             window=more["window"],
             groups=more["groups"][0],
@@ -245,6 +252,7 @@ class Orders(RuleBasedStateMachine):
         self.tenants: dict[str, str] = {}
         self.got: dict[str, list[int]] = {}
         self.finish: dict[str, str] = {}
+        self.failing: set[str] = set()
         self.spent: dict[str, tuple[int, int, int]] = {}
         self.plans: deque[StepPlan] = deque()
         self.made: list[StepPlan | ToldMore] = []
@@ -453,7 +461,7 @@ class Orders(RuleBasedStateMachine):
     def result(self, times: int) -> None:
         for _ in range(min(times, len(self.results))):
             events = self.tell("apply", self.results.popleft())
-            assert all(event.finish != "error" for event in events)
+            assert all(event.finish != "error" or event.request in self.failing for event in events)
             self.hear(events)
 
     @rule(times=st.integers(1, 4))
@@ -506,6 +514,12 @@ class Orders(RuleBasedStateMachine):
         else:
             self.ask_again()
 
+    @precondition(lambda self: len(self.finish) < len(self.submits))
+    @rule(data=st.data())
+    def numbers_are_not_finite(self, data: st.DataObject) -> None:
+        """What is computed for a request from now on is of no use to anybody; what was before is."""
+        self.failing.add(data.draw(st.sampled_from(sorted(self.submits.keys() - self.finish.keys()))))
+
     def ask_again(self) -> None:
         self.hear(self.tell("resync", Resync(self.worker.name, self.worker.expected or 0, "gap", self.worker.blocks)))
 
@@ -513,7 +527,7 @@ class Orders(RuleBasedStateMachine):
         # what was planned for the one before is of no use to it, and whatever it made of that would be ignored
         self.plans.clear()
         self.workers += 1
-        self.worker = Worker(f"w{self.workers}", blocks, self.config, self.tenants)
+        self.worker = Worker(f"w{self.workers}", blocks, self.config, self.tenants, self.failing)
         events = self.tell("resync", Resync(self.worker.name, 0, "started", blocks))
         for event in events:
             submit = self.submits[event.request]
@@ -570,9 +584,11 @@ class Orders(RuleBasedStateMachine):
                 computed[part.request] += part.count
                 positions[part.request].update(range(part.start, part.start + part.count))
         for request, (cached, _, recomputed) in self.spent.items():
-            assert cached < len(self.submits[request].prompt)
+            submit = self.submits[request]
+            assert cached <= len(submit.prompt) - (not submit.output), "the last token is computed"
             # what it once found, it may have to compute
-            assert 0 <= recomputed <= computed[request] - len(positions[request]) + cached
+            found = cached + len(submit.output)
+            assert 0 <= recomputed <= computed[request] - len(positions[request]) + found
 
     def what_was_recorded_makes_the_same_plans_again(self) -> None:
         retrace = Retrace()

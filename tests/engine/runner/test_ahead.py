@@ -157,6 +157,24 @@ def test_a_row_that_another_has_taken_gets_no_token_of_the_one_before(model: Dec
     assert found[0][0][0] == "a"
 
 
+def test_who_goes_on_in_the_block_of_one_that_fails_meanwhile_keeps_what_it_wrote(model: Decoder) -> None:
+    barren = Sampling(max_tokens=99, allowed_token_ids=(4,), bad_words=((4,),))
+    measured = Sampling(max_tokens=99, logprobs=5)
+    tokens = (*PROMPT[:10], 50, 51, 52, 53)
+    ahead, plans, begin = runner(model), Plans(), arrive("bad", blocks=(2,), sampling=barren)
+    ahead.launch(plans.step(Slice("bad", 0, 10, (), sample=False), arrivals=(begin,))).result()
+    failing = ahead.launch(plans.step(Slice("bad", 10, 3)))
+    taker = arrive("taker", tokens, (2,), computed=10, sampling=measured)
+    pending = [ahead.launch(plans.step(Slice("taker", 10, 4), arrivals=(taker,), gone=("bad",)))]
+    assert [name for name, _ in failing.result().errors] == ["bad"]
+    pending.append(ahead.launch(plans.step(Slice("taker", 14, 1))))
+    alone, own, cold = runner(model, Here), Plans(), arrive("taker", tokens, (2,), sampling=measured)
+    alone.execute(own.step(Slice("taker", 0, 10, (), sample=False), arrivals=(cold,)))
+    for one, part in zip(pending, (Slice("taker", 10, 4), Slice("taker", 14, 1)), strict=True):
+        found, expected = one.result(), alone.execute(own.step(part))
+        assert (found.tokens, found.logprobs, found.errors) == (expected.tokens, expected.logprobs, ())
+
+
 def test_the_results_of_later_steps_take_the_earlier_ones_in_first(model: Decoder) -> None:
     ahead, plans = runner(model), Plans()
     first = ahead.launch(plans.step(Slice("a", 0, len(PROMPT)), arrivals=(arrive("a", blocks=(0, 1)),)))

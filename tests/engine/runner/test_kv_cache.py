@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,3 +30,17 @@ def test_pages_of_the_first_blocks_are_there_before_anybody_writes(monkeypatch: 
     assert 56 << 20 < resident() - before < 72 << 20
     assert int(memory[1, 7]) == 3
     assert int(memory[:, : each // 3].sum()) == 3
+
+
+ENDS = """
+import numpy, threading, torch
+from engine.runner import kv_cache
+kv_cache._PIECE = 4096
+memory = torch.from_numpy(numpy.zeros((64, 8 << 20), numpy.uint8))
+threading.Thread(target=kv_cache._touch, args=(memory,)).start()
+"""
+
+
+def test_a_process_that_ends_meanwhile_neither_waits_nor_aborts() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -225,6 +225,29 @@ def test_blocks_of_a_failed_request_can_be_used_again_but_not_as_a_cached_prefix
     assert [token for _, token in reused.tokens] == expected
 
 
+def test_what_a_request_computed_of_a_block_before_it_failed_there_can_be_gone_on_from(
+    tiny: Callable[[str], Tiny],
+) -> None:
+    model = load_model(tiny("llama-untied").folder, CPU)
+    runner = ModelRunner(model, KvCache(model, 64, 4), "worker-1")
+    expected = generate(runner, arrive("cold", (4, 5, 6, 7, 8, 9, 1, 2, 3)), 1)
+    poison(runner, 100)
+    plans = Plans()
+    arrival = arrive("bad", (4, 5, 6, 7, 8, 9, 100), (10, 11))
+    runner.execute(plans.step(Slice("bad", 0, 6, (), sample=False), arrivals=(arrival,)))
+    failed = runner.execute(plans.step(Slice("bad", 6, 1)))
+    assert [request for request, _ in failed.errors] == ["bad"]
+    over = arrive("over", (4, 5, 6, 7, 8, 9, 1, 2, 3), blocks=(10, 11, 12), computed=7)
+    refused = runner.execute(plans.step(Slice("over", 7, 2), arrivals=(over,), gone=("bad",)))
+    assert refused.errors == (("over", "its cached prefix belongs to a request that failed"),)
+    warm = arrive("warm", (4, 5, 6, 7, 8, 9, 1, 2, 3), blocks=(10, 11, 12), computed=6)
+    found = runner.execute(plans.step(Slice("warm", 6, 3), arrivals=(warm,), gone=("over",)))
+    assert [token for _, token in found.tokens] == expected
+    next_one = arrive("next", (4, 5, 6, 7, 8, 9, 1, 2, 3), blocks=(10, 11, 13), computed=8)
+    again = runner.execute(plans.step(Slice("next", 8, 1), arrivals=(next_one,), gone=("warm",)))
+    assert [token for _, token in again.tokens] == expected
+
+
 def test_many_requests_outgrow_the_first_arrays(tiny: Callable[[str], Tiny]) -> None:
     model = load_model(tiny("qwen3-tied").folder, CPU)
     runner = ModelRunner(model, KvCache(model, 100, 4), "worker-1")

@@ -99,7 +99,12 @@ def heard(text: str, stop: tuple[str, ...] = (), **more: Any) -> AnswerReader:
 def test_a_text_that_ends_an_answer_belongs_to_it_where_that_is_wanted() -> None:
     assert heard("hello STOP the end", ("STOP",)).text == "hello "
     kept = heard("hello STOP the end", ("STOP",), include_stop_str_in_output=True)
-    assert (kept.text, kept.stopped) == ("hello STOP", True)
+    assert (kept.text, kept.stopped, kept.met) == ("hello STOP", True, "STOP")
+
+
+def test_it_is_told_which_text_ended_an_answer() -> None:
+    assert heard("hello STOP the end", ("end", "STOP")).met == "STOP"
+    assert heard("hello STO", ("end", "STOP")).met == ""
 
 
 def test_a_stop_text_that_comes_too_early_is_text() -> None:

@@ -22,6 +22,7 @@ from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.memory import DeleteThread, ThreadDeleted
 from schemas.messages import ToolCall, Usage
 from schemas.runs import CommandAccepted, Event, ModelReturned
+from tests.infra.bridge.documented import documented
 
 Script = Callable[[Command], list[Frame]]
 
@@ -132,7 +133,9 @@ class Scripted:
             async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
                 return await client.request(method, path, headers=headers, content=body)
 
-        return asyncio.run(sent())
+        answer = asyncio.run(sent())
+        documented(self.application).hold(method, path, answer)
+        return answer
 
 
 def accepted(command: Command) -> Outcome:

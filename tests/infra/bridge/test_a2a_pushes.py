@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from a2a.types.a2a_pb2 import SendMessageConfiguration, TaskPushNotificationConfig
 from a2a.utils.errors import PushNotificationNotSupportedError
@@ -41,6 +43,19 @@ async def test_where_they_were_switched_off_since_who_is_to_be_told_is_given_up(
     (tried, again), given_up = told
     assert ("not public" in tried, again) == (True, True)
     assert given_up == ("push notifications are switched off (a2a.push)", False)
+
+
+async def test_where_the_certificates_to_be_trusted_are_not_there_it_says_so_and_tries_again(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    due, target = Due("p2-1-0", "hook", "{}"), PushTarget("hook", "http://a/")
+    effect = TellOf("p2-1-0-a1", "push", "p2", "", thread="t1", run="r1", due=due, target=target)
+    performer = push_performer(Place("agents", "agents-0", "", "", Settings()), connection, LateStore(""))
+    event = await performer.perform(effect, Site("acme", "p2", 1), again=False)
+    assert isinstance(event, PushTried)
+    assert event.problem == "the certificates to be trusted cannot be read (FileNotFoundError)"
+    assert event.again
 
 
 def test_the_card_promises_what_there_is() -> None:

@@ -125,6 +125,15 @@ def test_why_an_answer_ends_is_told(monkeypatch: pytest.MonkeyPatch, finish: str
     assert client.final().stop_reason == reason
 
 
+def test_which_text_ended_an_answer_is_told_to_whoever_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = {"stopped_at": "\n\nHuman:"}
+    client = Client(monkeypatch, lambda command: [accepted(command), returned(command, "Hello", "stop", **ended)])
+    for message in (client.create(stop_sequences=["x", "\n\nHuman:"]), client.final(stop_sequences=["\n\nHuman:"])):
+        assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "\n\nHuman:")
+    theirs = client.create(stop_sequences=["x"])
+    assert (theirs.stop_reason, theirs.stop_sequence) == ("end_turn", None)
+
+
 def test_a_call_that_was_cut_off_is_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = (ToolCall("c0", "look", '{"at": "s'),)
     client = Client(monkeypatch, lambda command: [accepted(command), returned(command, "So", "length", cut_off=cut)])
@@ -250,16 +259,55 @@ def test_one_tool_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (client.generate.tool_choice, client.generate.tool) == ("required", "look")
 
 
+HOSTED: Any = [
+    {"type": "web_search_20260209", "name": "web_search"},
+    {"type": "bash_20250124", "name": "bash"},
+    {"type": "web_search_20250305", "name": "web_search"},
+]
+
+
+def test_tools_that_are_run_where_other_models_are_are_left_out_and_the_answer_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Client(monkeypatch)
+    asked: Any = {"model": "m", "max_tokens": 9, "messages": HI}
+    raw = client.sdk.messages.with_raw_response.create(**asked, tools=[*HOSTED, *TOOLS])
+    assert [tool.name for tool in client.generate.tools] == ["look"]
+    assert raw.headers["x-ostinato-left-out"] == "web_search, bash"
+    client.create(tools=HOSTED)
+    assert not client.generate.tools
+    assert "x-ostinato-left-out" not in client.sdk.messages.with_raw_response.create(**asked, tools=TOOLS).headers
+    own = {**TOOLS[0], "type": "custom", "name": "bash"}
+    client.create(tools=[own])
+    assert [tool.name for tool in client.generate.tools] == ["bash"]
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [(HOSTED, {"type": "any"}), ([*HOSTED, *TOOLS], {"type": "tool", "name": "bash"})],
+)
+def test_where_one_that_is_left_out_must_be_called_the_request_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tools: Any, choice: Any
+) -> None:
+    client = Client(monkeypatch)
+    with pytest.raises(anthropic.BadRequestError, match="tool_choice: tools of type 'web_search', 'bash' are not run"):
+        client.create(tools=tools, tool_choice=choice)
+    client.create(tools=[*HOSTED, *TOOLS], tool_choice={"type": "any"})
+    assert (client.generate.tool_choice, [tool.name for tool in client.generate.tools]) == ("required", ["look"])
+
+
 def test_an_answer_goes_on_with_the_assistant_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch)
     client.create(messages=[*HI, {"role": "assistant", "content": "Once"}])
     assert client.generate.continue_final_message is True
 
 
-def test_an_answer_may_be_bound_to_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("named", ["output_config", "output_format"])  # older clients send the latter
+def test_an_answer_may_be_bound_to_a_schema(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     client = Client(monkeypatch)
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    client.create(output_config={"format": {"type": "json_schema", "schema": schema}})
+    form = {"type": "json_schema", "schema": schema}
+    client.create(extra_body={named: {"format": form} if named == "output_config" else form})
     wanted = client.generate.structured
     assert wanted is not None
     assert json.loads(wanted.text) == schema
@@ -291,8 +339,13 @@ def test_a_picture_is_shown_in_its_place(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"stop_sequences": [""]}, "stop_sequences"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": []}, "messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "1"}]}]},
+            "messages",
+        ),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config"),
-        ({"tools": [{"type": "web_search_20260209", "name": "web_search"}]}, "tools[0]"),
+        ({"tools": [{"type": "web_serach_20260209", "name": "web_search"}]}, "tools[0]"),
+        ({"tools": [*HOSTED, {"name": "look"}]}, "tools[3]"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
             "messages[0].content",
@@ -325,6 +378,21 @@ def test_a_refusal_is_the_client_s_own_error_and_names_the_request(monkeypatch: 
         assert "no such model" in str(refused.value)
         assert refused.value.request_id
         assert refused.value.type == "not_found_error"
+
+
+def test_whatever_its_client_asks_for_the_request_is_named_as_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    assert client.create()._request_id
+    for ask in (
+        lambda: client.create(messages=[]),
+        lambda: client.sdk.messages.count_tokens(model="agent/demo", messages=HI),
+        lambda: client.sdk.models.retrieve("none"),
+        client.sdk.messages.batches.list,
+    ):
+        with pytest.raises(anthropic.APIStatusError) as refused:
+            ask()
+        assert refused.value.request_id == refused.value.response.headers["x-request-id"]
+    assert "request-id" not in client.door.http().get("/version").headers
 
 
 def test_an_answer_that_breaks_off_is_an_error_in_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,13 @@ from infra.bridge import app
 from infra.bridge.app import Bridge
 from infra.bridge.openai import SESSION_HEADER, THREAD_HEADER
 from schemas import codec
+from schemas.about import Health
 from schemas.commands import Command, Generate
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Usage
 from schemas.runs import ErrorKind, ModelFailed, Problem, RunFailed, RunFinished
 from schemas.tracing import request_span
+from tests.infra.bridge.documented import Checked, Checked2
 from tests.infra.bridge.doors import one_by_one
 
 Script = Callable[[Command], list[Frame | Exception]]
@@ -74,12 +76,12 @@ class Door:
             state=self._state,
         )
 
-    async def _state(self) -> dict[str, Any]:
-        return {"status": "degraded"}
+    async def _state(self) -> Health:
+        return Health("degraded")
 
     def send(self, method: str, path: str, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
         async def sent() -> httpx.Response:
-            transport = httpx.ASGITransport(self._bridge.application())
+            transport = Checked(self._bridge.application())
             async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
                 return await client.request(method, path, headers=headers, json=fields or None)
 
@@ -89,7 +91,7 @@ class Door:
         """Ask with OpenAI's client as it comes."""
 
         async def asked() -> None:
-            transport = httpx2.ASGITransport(self._bridge.application())
+            transport = Checked2(self._bridge.application())
             async with httpx2.AsyncClient(transport=transport) as http:
                 client = openai.AsyncOpenAI(base_url="http://door/v1", api_key="k", http_client=http)
                 await client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
@@ -100,7 +102,7 @@ class Door:
         """Ask with Anthropic's client as it comes."""
 
         async def asked() -> None:
-            transport = httpx2.ASGITransport(self._bridge.application())
+            transport = Checked2(self._bridge.application())
             async with httpx2.AsyncClient(transport=transport) as http:
                 client = anthropic.AsyncAnthropic(base_url="http://door", api_key="k", http_client=http)
                 await client.messages.create(model=model, max_tokens=8, messages=[{"role": "user", "content": "hi"}])

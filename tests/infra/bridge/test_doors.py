@@ -26,11 +26,13 @@ from infra.bridge.callers import ALL_SCOPES
 from infra.bridge.doors import Door, Wing, Workplace
 from infra.settings import AccessSettings, BatchSettings, LimitSettings
 from schemas import codec
+from schemas.about import Health, ProcessHealth
 from schemas.commands import Command
 from schemas.generation import Forgotten
 from schemas.keys import IssueKey, KeyScope, RevokeKey
 from schemas.live import Frame, Outcome
 from schemas.runs import CommandAccepted, Problem
+from tests.infra.bridge.documented import Checked
 from tests.infra.bridge.doors import one_by_one
 
 OPEN = {"/health", "/openapi.json"}
@@ -122,14 +124,14 @@ class House:
         about = (counting, counting, BatchSettings())
         return BatchDesk(cast("Any", self.bus), opened, Files(opened, seals=True), *about)
 
-    async def _state(self) -> dict[str, Any]:
-        return {"status": "ok", "processes": {"worker-0": {"pid": 1}}}
+    async def _state(self) -> Health:
+        return Health("ok", {"worker-0": ProcessHealth(1, 0, ready=True)})
 
     def send(self, method: str, path: str, key: str = "", **more: Any) -> httpx.Response:
         headers = {**({"authorization": f"Bearer {key}"} if key else {}), **more.pop("headers", {})}
 
         async def sent() -> httpx.Response:
-            transport = httpx.ASGITransport(self.application, raise_app_exceptions=False)
+            transport = Checked(self.application, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
                 return await client.request(method, path, headers=headers, **more)
 
@@ -263,7 +265,7 @@ def test_what_is_answered_and_refused_is_counted_by_route_and_reason(monkeypatch
     house.send("POST", "/v1/tokenize", "ost_admin")
     house.send("GET", "/nowhere/at/all")
     answers = house.bridge.answers
-    assert answers.answered == {
+    assert +answers.answered == {
         ("/v1/models", 401): 1,
         ("/v1/models", 403): 1,
         ("/v1/models", 200): 1,
@@ -276,6 +278,9 @@ def test_what_is_answered_and_refused_is_counted_by_route_and_reason(monkeypatch
         (403, "insufficient_scope"): 1,
         (429, "rate_limit_exceeded"): 1,
     }
+    # of errors the first is seen too: a rate is of what was told before
+    told = {(route, count) for route, status, count in answers.statistics()["answered"] if status == 500}
+    assert told == {("none", 0), *((route.path, 0) for route, _, _ in routes(house.bridge))}
 
 
 def test_only_where_answers_are_made_places_are_counted(house: House) -> None:
@@ -360,3 +365,4 @@ def test_what_is_not_there_is_told_as_every_error_is(house: House, method: str, 
     assert answer.status_code in {404, 405}
     assert answer.headers["x-request-id"] == "mine"
     assert answer.json()["error"]["code"] == "not_found"
+    assert ("POST" in answer.headers.get("allow", "")) == (path == "/v1/completions")

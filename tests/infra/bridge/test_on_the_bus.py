@@ -29,6 +29,7 @@ from schemas.messages import Message
 from schemas.runs import Problem
 from tests.engine.models.test_pooled import write
 from tests.engine.test_pooling import PAIRS, TEXTS, write_tokenizer
+from tests.infra.bridge.documented import Checked2
 from tests.infra.bridge.doors import Counted
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +69,7 @@ def clients(connection: Connection) -> tuple[httpx2.AsyncClient, openai.AsyncOpe
     about: dict[str, Any] = {"ids": counted, "clock": counted, "chance": counted, "tenant": "acme"}
     about |= {"models": ("mini",), "agents": ("demo",), "poolers": ("vectors", "ranks", "labels")}
     bridge = Bridge(connection=connection, read_back=None, state=None, **about)  # type: ignore[arg-type]
-    http = httpx2.AsyncClient(transport=httpx2.ASGITransport(bridge.application()), base_url="http://door")
+    http = httpx2.AsyncClient(transport=Checked2(bridge.application()), base_url="http://door")
     options: dict[str, Any] = {"api_key": "k", "http_client": http, "max_retries": 0}
     return (
         http,
@@ -137,6 +138,7 @@ async def test_a_model_that_has_no_tokenizer_here_is_named(connection: Connectio
     ("path", "fields", "param"),
     [
         ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": ""}, "prompt"),
         ("/tokenize", {"prompt": "a", "add_special_tokens": True}, "add_special_tokens"),
         ("/tokenize", {"messages": [{"role": "user", "content": "a"}], "chat_template": "x"}, "chat_template"),
         ("/detokenize", {"tokens": [1 << 30]}, "tokens"),

@@ -6,10 +6,13 @@ import json
 from typing import Any, cast
 
 import httpx
+import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from infra.bridge.doors import Door
+from infra.bridge.openai import BadRequest
+from tests.infra.bridge.documented import documented, untyped
 from tests.infra.bridge.doors import Scripted
 
 
@@ -56,7 +59,7 @@ def test_what_a_key_opens_says_so(told: dict[str, Any]) -> None:
 def test_a_body_and_an_answer_are_described_by_their_types(told: dict[str, Any]) -> None:
     start = told["paths"]["/api/threads/{thread}/runs"]["post"]
     assert start["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/StartRun"}
-    assert set(start["responses"]) == {"200", "202", "default"}
+    assert {status for status in start["responses"] if status < "300"} == {"200", "202"}
     assert "text/event-stream" in start["responses"]["200"]["content"]
     shape = told["components"]["schemas"]["StartRun"]
     assert shape["required"] == ["agent"]
@@ -92,10 +95,73 @@ def test_what_it_says_of_a_body_is_how_the_body_is_read(told: dict[str, Any], pa
     assert shape["required"]
 
 
+def test_whatever_answers_says_with_what(told: dict[str, Any]) -> None:
+    # 200 with nothing in it, as vLLM has it
+    assert untyped(told) == {("POST", "/inference/v1/abort_requests")}
+    without = {**told, "paths": {"/version": {"get": {"responses": {"200": {}, "404": told["paths"]["/version"]}}}}}
+    assert untyped(without) == {("GET", "/version")}
+
+
+def test_whatever_goes_wrong_is_told_as_the_protocol_tells_it(bridge: Scripted, told: dict[str, Any]) -> None:
+    doors = {
+        (door.path.replace(":path", ""), method.lower()): door
+        for door in bridge.application.routes
+        if isinstance(door, Door)
+        for method in door.methods or ()
+    }
+    held, asked = documented(bridge.application), 0
+    told["paths"]["/health"]["get"]["responses"].pop("503")  # that tells how it does
+    for path, methods in told["paths"].items():
+        for method, operation in methods.items():
+            # headers that are too large are told before it is known what was asked
+            for status in sorted({one for one in operation["responses"] if one >= "400"} - {"431"}):
+                problem = BadRequest(int(status), "no", "field", "code", retry_after_ms=1)
+                headers = {"content-type": "application/json", "x-request-id": "r"}
+                content = msgspec.json.encode(doors[path, method].shape(problem))
+                held.hold(
+                    method,
+                    path.replace("{", "").replace("}", ""),
+                    httpx.Response(int(status), headers=headers, content=content),
+                )
+                asked += 1
+    assert asked > 300
+    keyed = told["paths"]["/v1/messages"]["post"]["responses"]
+    limits = told["components"]["responses"][keyed["429"]["$ref"].rpartition("/")[2]]["headers"]
+    assert {"retry-after", "retry-after-ms", "x-ratelimit-remaining-requests"} <= limits.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "content", "wrong"),
+    [
+        ("/version", 200, b'{"version": "1", "more": 1}', "more"),
+        ("/version", 200, b"{}", "version"),
+        ("/version", 418, b'{"version": "1"}', "not in the document"),
+        ("/v1/models", 200, b'{"object": "list", "data": [{}], "has_more": false}', "created"),
+        ("/v1/models", 404, b'{"error": "no"}', "not in the document"),
+        ("/v1/models/m/n", 404, b'{"error": "no"}', "no"),
+    ],
+)
+def test_what_is_otherwise_than_in_the_document_is_found(
+    bridge: Scripted, path: str, status: int, content: bytes, wrong: str
+) -> None:
+    headers = {"content-type": "application/json", "x-request-id": "r"}
+    with pytest.raises(AssertionError, match=wrong):
+        documented(bridge.application).hold("GET", path, httpx.Response(status, headers=headers, content=content))
+
+
+@pytest.mark.parametrize("event", ['{"object": "chat.completion.chunk"}', "{}", '{"error": {}}'])
+def test_an_event_that_is_otherwise_than_in_the_document_is_found(bridge: Scripted, event: str) -> None:
+    headers = {"content-type": "text/event-stream; charset=utf-8", "x-request-id": "r"}
+    answer = httpx.Response(200, headers=headers, content=f": idle\n\ndata: {event}\n\ndata: [DONE]\n\n".encode())
+    with pytest.raises(AssertionError, match="otherwise"):
+        documented(bridge.application).hold("POST", "/v1/chat/completions", answer)
+
+
 def test_events_of_a_stream_are_described_where_they_are_of_this_api(told: dict[str, Any]) -> None:
     events = told["paths"]["/api/threads/{thread}/runs/{run}/events"]["get"]
     stream = events["responses"]["200"]["content"]["text/event-stream"]
-    kinds = stream["schema"]["properties"]["data"]["contentSchema"]["discriminator"]["mapping"]
+    of_a_run, _error = stream["schema"]["properties"]["data"]["contentSchema"]["anyOf"]
+    kinds = of_a_run["discriminator"]["mapping"]
     assert set(kinds) == {"committed", "delta", "progress"}
     piece = told["components"]["schemas"][kinds["delta"].rpartition("/")[2]]
     assert set(piece["properties"]) == {"frame", "kind", "call", "tool", "offset", "text"}

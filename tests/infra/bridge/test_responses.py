@@ -274,7 +274,7 @@ def test_a_choice_among_tools_is_one_among_those_that_are_told_of(monkeypatch: p
         ({"tools": [{"type": ["web_search"]}]}, "tools[0]"),
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
         ({"tools": [{"type": "web_search"}, TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice"),
-        ({"include": ["file_search_call.results"]}, "include"),
+        ({"include": ["message.input_image.image_url"]}, "include"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"text": {"verbosity": "loud"}}, "text.verbosity"),
         ({"reasoning": {"effort": "ultra"}}, "reasoning.effort"),
@@ -284,8 +284,9 @@ def test_a_choice_among_tools_is_one_among_those_that_are_told_of(monkeypatch: p
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "u"}]}]}, "input[0]"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "u"}]}]},
-            "messages[0].content",
+            "input",
         ),
+        ({"input": [{"type": "function_call_output", "call_id": "c0", "output": "1"}]}, "input"),
         ({"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "u"}]}]}, "input[0]"),
         ({"model": "agent/demo", "top_logprobs": 1}, "include"),
         ({"previous_response_id": "chatcmpl-1"}, "previous_response_id"),
@@ -299,6 +300,7 @@ def test_what_cannot_be_served_is_refused_by_its_own_name(
         client.create(**fields)
     assert refused.value.status_code in {400, 404}
     assert refused.value.param == param
+    assert "messages" not in refused.value.message
     assert not client.door.commands
 
 

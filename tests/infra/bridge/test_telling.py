@@ -49,6 +49,7 @@ from schemas.runs import (
     ToolReturned,
 )
 from schemas.waits import ToolHandedOver
+from tests.infra.bridge.documented import every_route
 from tests.infra.bridge.doors import committed
 
 COMMAND = Command("r1", "acme", "agent", "t1", "run", RunAgent("demo", "hi"))
@@ -132,7 +133,10 @@ def agui(asked: AguiInput = ASKED) -> AguiEncoder:
 
 
 def told(encoder: PieceEncoder, frames: Sequence[Frame]) -> list[dict[str, Any]]:
-    return [json.loads(json.dumps(chunk)) for frame in frames for chunk in encoder.feed(frame)]
+    chunks = [json.loads(json.dumps(chunk)) for frame in frames for chunk in encoder.feed(frame)]
+    for chunk in chunks:
+        every_route().hold_event("POST", "/api/chat" if isinstance(encoder, UiEncoder) else "/ag-ui/demo", chunk)
+    return chunks
 
 
 def check_ui(chunks: list[dict[str, Any]], calls: frozenset[str] = frozenset()) -> None:

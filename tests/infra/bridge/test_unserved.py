@@ -85,7 +85,8 @@ def test_what_is_not_served_is_refused_by_name_with_what_can_be_done(read: Any, 
         ("function_call", "auto"),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "x"}),
-        ("prediction", {"type": "content"}),
+        ("prediction", {"type": "vision"}),
+        ("prediction", "Hello!"),
         ("web_search_options", {}),
         ("verbosity", "loud"),
         ("reasoning_effort", "ultra"),
@@ -112,6 +113,9 @@ def test_so_is_what_stands_within_a_field() -> None:
 
 def test_values_that_change_nothing_pass() -> None:
     chat(watermarking=False, return_mm_kwargs=True, add_special_tokens=False, modalities=["text"], verbosity="medium")
+    for content in ("Hello!", [{"type": "text", "text": "Hello!"}]):
+        chat(prediction={"type": "content", "content": content})
+        chat(prediction={"type": "content", "content": content}, model="agent/demo")
     completion(routed_experts_prompt_start=0, thinking_token_budget=-1, kv_transfer_params={})
     for read in (chat, completion):
         for tier in ("auto", "default", "flex", "priority"):

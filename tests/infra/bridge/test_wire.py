@@ -44,6 +44,26 @@ async def test_requests_follow_one_another_on_a_connection() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_end_of_a_body_that_nobody_read_is_not_counted_to_the_next_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, connection_made = list[wire.BoundedProtocol](), wire.BoundedProtocol.connection_made
+
+    def noting(protocol: wire.BoundedProtocol, transport: Any) -> None:
+        made.append(protocol)
+        connection_made(protocol, transport)
+
+    monkeypatch.setattr(wire.BoundedProtocol, "connection_made", noting)
+    async with connected() as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        # where a stream is cut up is chance
+        for piece in (b"x" * 100_000 + b"GET / HTTP/1.1\r\nx: ", b"y" * 2000, b"\r\nhost: a\r\n\r\n"):
+            made[0].data_received(piece)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("begins", [b"GET / HTTP/1.1\r\nx: ", b"GET /"])
 async def test_a_head_without_end_is_not_kept(begins: bytes) -> None:
     async with connected() as (reader, writer):

@@ -85,3 +85,9 @@ def test_a_stack_of_which_nobody_answers_is_shown_as_that() -> None:
     text = "\n".join(lines(rates(now, now), now, PLAIN, 80))
     assert "no scheduler answers" in text
     assert "JetStream does not answer" in text
+
+
+def test_who_answered_before_and_does_not_now_is_named() -> None:
+    now = look(12.0, scheduler())._replace(silent=("agents-0",))
+    assert "agents-0" in "\n".join(told for told in lines([], now, PLAIN, 80) if told.endswith("does not answer"))
+    assert not any("does not answer" in told for told in lines([], look(12.0, scheduler()), PLAIN, 80))

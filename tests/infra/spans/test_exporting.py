@@ -40,7 +40,7 @@ from infra.spans.content import NoContent
 from infra.spans.exporting import SpanExport
 from infra.spans.names import NAMES
 from infra.spans.otlp import request
-from infra.spans.sending import SdkSender, readable, sender_from
+from infra.spans.sending import NotSent, SdkSender, readable, sender_from, whole_sender_from
 from infra.spans.span import Span
 from infra.spans.wanted import wanted
 from schemas import codec
@@ -161,8 +161,8 @@ async def test_what_is_sealed_is_told_live_and_what_was_erased_or_cannot_be_read
 
 
 @contextmanager
-def http_receiver() -> Iterator[tuple[str, list[ExportTraceServiceRequest], list[str]]]:
-    """A collector's HTTP door: what it was sent, and to which paths."""
+def http_receiver(status: int = 200) -> Iterator[tuple[str, list[ExportTraceServiceRequest], list[str]]]:
+    """A collector's HTTP door, which always answers so: what it was sent, and to which paths."""
     heard: list[ExportTraceServiceRequest] = []
     paths: list[str] = []
 
@@ -171,7 +171,7 @@ def http_receiver() -> Iterator[tuple[str, list[ExportTraceServiceRequest], list
             body = self.rfile.read(int(self.headers["content-length"]))
             heard.append(ExportTraceServiceRequest.FromString(body))
             paths.append(self.path)
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("content-length", "0")
             self.end_headers()
 
@@ -248,11 +248,36 @@ def test_a_trace_that_its_caller_does_not_want_sampled_is_not_sent() -> None:
     sender.close()
 
 
+def sent_to(heard: list[ExportTraceServiceRequest]) -> list[str]:
+    scopes = [scope for one in heard for resource in one.resource_spans for scope in resource.scope_spans]
+    return [span.span_id.hex() for scope in scopes for span in scope.spans]
+
+
+def test_who_asks_for_spans_of_the_log_has_all_of_them_sampled_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = [Span("ab" * 16, f"{n:016x}", "", "chat", 1, 2, sampled=n % 2 == 0) for n in range(1, 3001)]
+    with http_receiver() as (url, heard, _):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+        sender = whole_sender_from({})
+        sender.send(spans)  # more than the SDK's queue would hold
+        sender.close()
+    assert sent_to(heard) == [span.span for span in spans]
+
+
+def test_spans_that_nobody_takes_are_not_said_to_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with http_receiver(400) as (url, _, _):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        sender = whole_sender_from({})
+        with pytest.raises(NotSent, match="0 were taken before"):
+            sender.send([SPAN])
+        sender.close()
+
+
 def test_variables_that_name_no_exporter_are_refused_by_name() -> None:
     with pytest.raises(ExporterUnknown, match=r"OTEL_EXPORTER_OTLP_PROTOCOL is 'pigeon'"):
         sender_from({"OTEL_EXPORTER_OTLP_PROTOCOL": "pigeon"})
     with pytest.raises(ExporterUnknown, match="OTEL_TRACES_EXPORTER is 'zipkin'"):
-        sender_from({"OTEL_TRACES_EXPORTER": "zipkin"})
+        whole_sender_from({"OTEL_TRACES_EXPORTER": "zipkin"})
 
 
 def test_spans_are_sent_where_a_variable_says_where_to_unless_they_are_turned_off() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,15 @@ def test_each_processor_that_looked_at_a_call_has_a_span_as_long_as_it_took() ->
     assert told.items() >= {
         "ostinato.hook": "stream", "ostinato.action": "changed", "ostinato.found": 2, "ostinato.reason": "EMAIL",
     }.items()  # fmt: skip
+
+
+def test_names_of_the_conventions_are_spelled_in_one_table_alone() -> None:
+    root = Path(__file__).parents[3]
+    files = [
+        file for folder in ("actors", "bus", "engine", "infra", "schemas") for file in root.glob(f"{folder}/**/*.py")
+    ]
+    spelled = [file.name for file in files if re.search(r"""["'](?:gen_ai|messaging)\.""", file.read_text("utf-8"))]
+    assert spelled == ["names.py"]
 
 
 def test_versions_of_the_conventions_name_things_otherwise() -> None:

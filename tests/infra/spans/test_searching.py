@@ -35,6 +35,7 @@ def test_a_search_is_a_span_of_its_operation_beneath_its_caller_s() -> None:
         "ostinato.request_id": "q1",
         "ostinato.found": 2,
     }
+    assert search_span(SEARCH._replace(start=6), NAMES["0.1"], NoContent()).span != span.span
     alone = search_span(SEARCH._replace(traceparent=""), NAMES["1.41"], Redacted())
     assert alone.parent == ""
     assert not any("gen_ai.memory" in name for name in alone.attributes)
@@ -71,7 +72,7 @@ async def test_a_search_over_http_is_told_whether_it_finds_something_or_not(conn
     await connection.subscribe(subjects.MEMORY, heard, "memory")
     told, counted = list[Searched](), Counted()
     about: dict[str, Any] = {"ids": counted, "clock": counted, "chance": counted, "tenant": "acme"}
-    about |= {"models": (), "agents": (), "searched": told.append}
+    about |= {"models": (), "agents": (), "aside": told.append}
     bridge = Bridge(connection=connection, read_back=None, state=None, **about)  # type: ignore[arg-type]
     transport = httpx2.ASGITransport(bridge.application())
     async with httpx2.AsyncClient(transport=transport, base_url="http://door") as client:
