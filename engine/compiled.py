@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +29,7 @@ NEEDED: Final = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx51
 _SOURCES: Final = Path(__file__).parent / "kernels" / "native"
 _CPUINFO: Final = Path("/proc/cpuinfo")
 # products and sums are fused where the source says so and nowhere else: the same numbers in every function
-_FLAGS: Final = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++20", "-shared", "-fPIC", "-pthread")
+_FLAGS: Final = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++20", "-fPIC", "-pthread")
 _COMPILERS: Final = ("g++", "clang++", "c++")
 _BUILD_S: Final = 300
 _ASKED_S: Final = 20
@@ -141,7 +142,7 @@ def _built() -> Path:
     sources = sorted(path for path in _SOURCES.iterdir() if path.suffix in {".h", ".cpp"})
     digest = hashlib.sha256()
     machine = (" ".join(sorted(_processor())), *platform.libc_ver())
-    for part in (_version(compiler), " ".join(_FLAGS), *machine):
+    for part in (_version(compiler), " ".join((*compiler[1:], *_FLAGS)), *machine):
         digest.update(part.encode() + b"\0")
     for path in sources:
         digest.update(path.read_bytes() + b"\0")
@@ -209,14 +210,27 @@ def _build(compiler: Sequence[str], kept: Path) -> None:
     """Compile beside where it is to be, then move: several processes may do so at once."""
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         made = Path(folder) / kept.name
-        command = [*compiler, *_FLAGS, str(_SOURCES / "native.cpp"), "-o", str(made)]
-        try:
-            done = _run(command, _BUILD_S)
-        except subprocess.TimeoutExpired as error:
-            raise PlatformUnavailable("native", f"{shlex.join(compiler)} was not done in {_BUILD_S} s") from error
-        except (OSError, subprocess.SubprocessError) as error:
-            raise PlatformUnavailable("native", f"{shlex.join(compiler)} does not run: {error}") from error
-        if done.returncode != 0:
-            said = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
-            raise PlatformUnavailable("native", f"{shlex.join(compiler)} cannot build the kernels: {said}")
+        parts = {path: made.with_name(f"{path.stem}.o") for path in _SOURCES.glob("*.cpp")}
+        compiling = [[*compiler, *_FLAGS, "-c", str(path), "-o", str(part)] for path, part in parts.items()]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            for _ in pool.map(_compiled, compiling):
+                pass
+        _compiled([*compiler, *_FLAGS, "-shared", *map(str, parts.values()), "-o", str(made)])
         made.replace(kept)
+
+
+def _compiled(command: Sequence[str]) -> None:
+    """Run a compiler.
+
+    Raises:
+        PlatformUnavailable: It does not do it, and what it says.
+    """
+    try:
+        done = _run(command, _BUILD_S)
+    except subprocess.TimeoutExpired as error:
+        raise PlatformUnavailable("native", f"{command[0]} was not done in {_BUILD_S} s") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PlatformUnavailable("native", f"{command[0]} does not run: {error}") from error
+    if done.returncode != 0:
+        said = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
+        raise PlatformUnavailable("native", f"{command[0]} cannot build the kernels: {said}")

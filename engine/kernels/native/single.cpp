@@ -1,0 +1,9 @@
+// The kernels for float.
+
+#include "formats.h"
+
+namespace ostinato {
+
+OF_FORMAT(, float);
+
+}  // namespace ostinato
