@@ -1,6 +1,6 @@
 """Addresses that somebody outside named: only those that all the world can reach are gone to, whatever a name says.
 
-A name is resolved first, each of its addresses is judged, and the connection goes to one that was: between the look and
+A name is resolved first, each of its addresses is judged, and connections go to those that were: between the look and
 the request nobody can have it mean another machine. What answers with a redirect is not followed by whoever uses this.
 """
 
@@ -35,8 +35,8 @@ class NotOutward(Exception):
 class Outward(NamedTuple):
     """Where a request goes, and whom it is for."""
 
-    url: httpx.URL
-    """With the address in place of the name."""
+    urls: tuple[httpx.URL, ...]
+    """With each of its addresses in place of the name, in the order of the resolver: one may not be listened at."""
     host: str
     """The header `Host`."""
     name: str
@@ -45,7 +45,7 @@ class Outward(NamedTuple):
     @property
     def extensions(self) -> dict[str, str]:
         """What httpx is to be told beside the URL."""
-        return {"sni_hostname": self.name} if self.url.scheme == "https" else {}
+        return {"sni_hostname": self.name} if self.urls[0].scheme == "https" else {}
 
 
 async def outward(url: str, allowed: Collection[str] = ()) -> Outward:
@@ -75,7 +75,8 @@ async def outward(url: str, allowed: Collection[str] = ()) -> Outward:
         for address in found:
             if not is_public(address) and not any(address in network for network in networks):
                 raise NotOutward(f"host {name!r} is not public")
-    return Outward(asked.copy_with(host=str(found[0]), fragment=None), asked.netloc.decode("ascii"), name)
+    urls = tuple(asked.copy_with(host=str(address), fragment=None) for address in dict.fromkeys(found))
+    return Outward(urls, asked.netloc.decode("ascii"), name)
 
 
 async def _resolved(name: str, port: int) -> list[IPv4Address | IPv6Address]:

@@ -59,9 +59,15 @@ class _Stats(msgspec.Struct):
 
 
 async def numbers_of_all(
-    connection: Connection, slots: Collection[str], timeout_s: float = 1.0
+    connection: Connection, slots: Collection[str], timeout_s: float = 1.0, least_s: float = _SETTLE_S
 ) -> list[ProcessNumbers]:
     """Ask every process, and wait until all of `slots` have answered, or for so long; by slot.
+
+    Args:
+        connection: the bus.
+        slots: who is known.
+        timeout_s: how long they are waited for.
+        least_s: how long answers of others are heard.
 
     Raises:
         Unavailable: the connection is closed.
@@ -85,8 +91,7 @@ async def numbers_of_all(
         await connection.publish("$SRV.STATS", b"", reply=inbox)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await all_there.wait()
-                await asyncio.sleep(_SETTLE_S)
+                await asyncio.gather(all_there.wait(), asyncio.sleep(least_s))
     finally:
         await subscription.unsubscribe()
     return [found[slot] for slot in sorted(found)]

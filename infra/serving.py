@@ -72,8 +72,11 @@ def listen(settings: Settings) -> socket.socket:
         CannotListen: it cannot be had.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # said to be TCP, for only then asyncio has what is written sent at once: else a token may wait for 40 ms
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # said to be TCP, for only then asyncio has what is written sent at once: else a token may wait for 40 ms
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:  # no such addresses here
+        raise CannotListen(settings.host, settings.port, error) from error
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))

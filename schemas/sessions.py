@@ -23,4 +23,4 @@ class SessionNote(Wire, frozen=True, forbid_unknown_fields=True):
     call: _Name = ""
     """Names the call within the session."""
     tool: _Name = ""
-    """What kind of tool begins: calls of a kind take as long as others of it did."""
+    """What kind of tool begins: calls of a kind take as long as others of it did. `person` is somebody who is asked."""

@@ -28,7 +28,7 @@ from schemas.programs import Decision, ProgramEnded, ProgramNote, ToolBegan, Too
 
 _NEAR_US: Final = 8_000_000
 """A program that waits for longer than this holds the less of the memory that is reserved, the longer it does."""
-_FULL: Final = 0.85
+_FULL: Final = 0.78
 """Share of the memory that is reserved at most: what programs are expected to take is taken now and then by more."""
 _LOOK_US: Final = 50_000
 """How long it takes for the passing of time alone to be a reason to look again who may begin."""

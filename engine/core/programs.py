@@ -12,6 +12,8 @@ from typing import Final
 from engine.core.expectations import Expectations
 from schemas.programs import PERSON
 
+_MOST_CALLS: Final = 256
+"""Calls of a program that are waited for at once; clients name as many as they like."""
 _UNTOLD: Final = ""
 """The kind of the wait of a program that does not say what it waits for."""
 
@@ -141,6 +143,8 @@ class Programs:
 
     def tool_began(self, program: Program, call: str, tool: str, now: int) -> None:
         """It waits for a tool; or for a person, and its context grows no more for now."""
+        if len(program.calls) >= _MOST_CALLS:
+            return  # it waits, whatever else it waits for
         program.calls[call] = (tool, now)
         program.returned = 0
         if tool == PERSON:

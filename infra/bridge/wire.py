@@ -25,7 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**parts)
         self._most = most + _LINE
         self._head = 0
-        self._whole = self._in_body = False
+        self._whole = self._ended = False
         self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -40,9 +40,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and end the connection where a head gets too long."""
-        behind = self._in_body  # what comes first is not of this head, where a client did not wait for its body's end
+        self._ended = False
         super().data_received(data)
-        if not self._whole and not behind:
+        # what comes first is not of this head, where a client asks again without waiting for its answer
+        if not self._whole and not self._ended:
             self._head += len(data)
             if self._head > self._most and not self.transport.is_closing():
                 self.send_400_response("The request's head is too large.")
@@ -56,13 +57,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Go on with the body, which the doors bound."""
-        self._whole = self._in_body = True
+        self._whole = True
         self._wait_no_more()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Wait for the next request."""
-        self._in_body = False
+        self._ended = True
         super().on_message_complete()
 
     def _wait(self) -> None:

@@ -87,7 +87,7 @@ async def look(connection: Connection, store: Store, shards: int, before: Look |
         Unavailable: NATS cannot be reached.
     """
     known = set() if before is None else {*(row.slot for row in before.processes), *before.silent}
-    processes = await numbers_of_all(connection, known, _ANSWER_S if known else _FIRST_ANSWER_S)
+    processes = await numbers_of_all(connection, known, _ANSWER_S if known else _FIRST_ANSWER_S, _FIRST_ANSWER_S)
     waiting: Backlog | None = None
     runs: list[LateRun] = []
     try:

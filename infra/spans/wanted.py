@@ -42,7 +42,7 @@ def sender(environment: Mapping[str, str] = os.environ) -> SdkSender:
     Raises:
         ExporterUnknown: they name none that there is, or OpenTelemetry is not installed.
     """
-    made: SdkSender = _sending().sender_from(environment)
+    made: SdkSender = _made("sender_from", environment)
     return made
 
 
@@ -52,13 +52,13 @@ def whole_sender(environment: Mapping[str, str] = os.environ) -> WholeSender:
     Raises:
         ExporterUnknown: they name none that there is, or OpenTelemetry is not installed.
     """
-    made: WholeSender = _sending().whole_sender_from(environment)
+    made: WholeSender = _made("whole_sender_from", environment)
     return made
 
 
-def _sending() -> Any:
+def _made(name: str, environment: Mapping[str, str]) -> Any:
     try:
-        return importlib.import_module("infra.spans.sending")
+        return getattr(importlib.import_module("infra.spans.sending"), name)(environment)
     except ModuleNotFoundError as error:
         raise ExporterUnknown("spans", "wanted", f"pip install 'ostinato[telemetry]' ({error})") from error
 

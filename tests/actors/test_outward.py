@@ -75,15 +75,21 @@ async def test_what_is_no_address_of_the_web_says_so(url: str, why: str) -> None
 async def test_a_public_address_is_gone_to_as_it_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, "8.8.8.8")
     found = await outward("https://hook.example.com:8443/x?y=1#z")
-    assert str(found.url) == "https://8.8.8.8:8443/x?y=1"
+    assert str(found.urls[0]) == "https://8.8.8.8:8443/x?y=1"
     assert (found.host, found.extensions) == ("hook.example.com:8443", {"sni_hostname": "hook.example.com"})
     resolving(monkeypatch, "2001:4860:4860::8888")
-    assert str((await outward("http://hook.example.com/")).url) == "http://[2001:4860:4860::8888]/"
+    assert str((await outward("http://hook.example.com/")).urls[0]) == "http://[2001:4860:4860::8888]/"
+
+
+async def test_each_address_of_a_name_may_be_gone_to_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving(monkeypatch, "2001:4860:4860::8888", "8.8.8.8", "8.8.8.8")
+    hosts = [url.host for url in (await outward("http://hook.example.com/")).urls]
+    assert hosts == ["2001:4860:4860::8888", "8.8.8.8"]
 
 
 @pytest.mark.parametrize("allowed", [["127.0.0.1"], ["127.0.0.0/8"], ["LOCALHOST"], ["nonsense", "127.0.0.1/32"]])
 async def test_what_is_allowed_is_gone_to(monkeypatch: pytest.MonkeyPatch, allowed: list[str]) -> None:
     resolving(monkeypatch, "127.0.0.1")
-    assert (await outward("http://localhost:81/", allowed)).url.host == "127.0.0.1"
+    assert (await outward("http://localhost:81/", allowed)).urls[0].host == "127.0.0.1"
     with pytest.raises(NotOutward):
         await outward("http://localhost.example.com/", ["localhost", "10.0.0.0/8", "::/0"])

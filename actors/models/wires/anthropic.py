@@ -190,7 +190,8 @@ class AnthropicReader(StreamedReader):
                 self.heard.usage = _usage(self.heard.usage, counted(told.get("usage")))
                 delta = told.get("delta") or {}
                 self._finish(delta.get("stop_reason"))
-                self.heard.stopped_at = str(delta.get("stop_sequence") or "")
+                if at := delta.get("stop_sequence"):  # a later one may tell of nothing but usage
+                    self.heard.stopped_at = str(at)
             case "message_stop":
                 self.heard.over = True
             case _:

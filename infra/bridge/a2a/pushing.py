@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -35,6 +36,7 @@ _BEGIN_S: Final = 600.0
 """After so long a task that is not there will not be: whoever was to begin it is gone."""
 _LOOK_S: Final = 30.0
 """Between two looks whether somebody is waited for, where nothing is heard of the task."""
+_USER_AGENT: Final = f"ostinato/{importlib.metadata.version('ostinato')}"
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 15.0
 _RECORD_S: Final = 0.05
@@ -112,16 +114,11 @@ class Pushing:
         except OSError as error:
             return Told(problem=f"the certificates to be trusted cannot be read ({type(error).__name__})")
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(_ANSWER_S), _sender(self._trusted) as client:
                 place = await outward(target.url, self._allowed)
                 headers = {"host": place.host, "x-ostinato-delivery": effect.due.name, **_headers(target)}
-                async with (
-                    _sender(self._trusted) as client,
-                    client.stream(
-                        "POST", place.url, headers=headers, content=body, extensions=place.extensions
-                    ) as response,
-                ):
-                    return _judged(response)
+                about: dict[str, Any] = {"headers": headers, "content": body, "extensions": place.extensions}
+                return await _answered(client, [client.build_request("POST", url, **about) for url in place.urls])
         except NotOutward as refused:
             return Told(problem=str(refused))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
@@ -157,10 +154,27 @@ def _unanswered(error: Exception) -> str:
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return f"it speaks no TLS that could be understood ({cause.reason})"
+        if isinstance(cause, ssl.SSLError):  # what Python raises itself has no reason
+            return f"it speaks no TLS that could be understood ({getattr(cause, 'reason', None) or 'no reason'})"
         cause = cause.__cause__ or cause.__context__
     return f"no answer ({type(error).__name__})"
+
+
+async def _answered(client: httpx.AsyncClient, requests: list[httpx.Request]) -> Told:
+    """Send the first that somebody takes: of a name's addresses one may not be listened at."""
+    *before, last = requests
+    for request in before:
+        with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+            return await _answer(client, request)
+    return await _answer(client, last)
+
+
+async def _answer(client: httpx.AsyncClient, request: httpx.Request) -> Told:
+    response = await client.send(request, stream=True)
+    try:
+        return _judged(response)
+    finally:
+        await response.aclose()
 
 
 def _sender(trusted: ssl.SSLContext) -> httpx.AsyncClient:
@@ -172,7 +186,7 @@ def _sender(trusted: ssl.SSLContext) -> httpx.AsyncClient:
 def _headers(target: PushTarget) -> dict[str, str]:
     found = {
         "content-type": "application/json",
-        "user-agent": f"ostinato/{importlib.metadata.version('ostinato')}",
+        "user-agent": _USER_AGENT,
     }
     if target.token:
         found["x-a2a-notification-token"] = target.token

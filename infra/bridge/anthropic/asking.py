@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from infra.bridge.anthropic.hosted import hosted_tools, is_hosted, kind_of, told_of
 from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded, in_its_words
 from infra.bridge.seals import SealedMessage, unsealed
 from schemas.anthropic import AnthropicMessage, AnthropicTool, Block, MessagesRequest
@@ -36,27 +37,10 @@ _RENAMED: Final = {
 }
 """Fields of chat requests that are called something else here."""
 
+_NUMBERED: Final = re.compile(r"messages\[(\d{1,9})\](.*)", re.DOTALL)
+
 _BILLING: Final = "x-anthropic-billing-header"
 """Begins a part of the system prompt that differs in every request and is nothing to a model."""
-
-
-_HOSTED: Final = frozenset({
-    *("web_search", "web_fetch", "code_execution", "tool_search_tool_regex", "tool_search_tool_bm25"),
-    *("bash", "text_editor", "computer", "memory"),
-})  # fmt: skip
-"""Kinds of tools that are run where a model is, or are known to it from its training."""
-_DATED: Final = re.compile(r"(\w{1,40}?)(?:_\d{8})?", re.ASCII)
-
-
-def left_out(asked: MessagesRequest) -> list[str]:
-    """List the kinds of tools that the model is not told of, each once."""
-    return list(dict.fromkeys(kind for tool in asked.tools or () if (kind := _hosted(tool))))
-
-
-def _hosted(tool: AnthropicTool) -> str:
-    """Give the kind that a tool is of, without its date; empty where a client can run it for any model."""
-    found = None if tool.type is None or tool.input_schema is not None else _DATED.fullmatch(tool.type)
-    return found[1] if found is not None and found[1] in _HOSTED else ""
 
 
 def read_messages(body: bytes, *, counting: bool = False) -> tuple[MessagesRequest, ChatRequest]:
@@ -71,7 +55,7 @@ def read_messages(body: bytes, *, counting: bool = False) -> tuple[MessagesReque
     for name in ("mcp_servers", "container"):
         if getattr(asked, name):
             raise _wrong(name, "nothing is run for a model here but its client's tools and agents: leave it out")
-    chat, without = chat_request(asked), left_out(asked)
+    chat, without = chat_request(asked), list(dict.fromkeys(hosted_tools(asked)))
     if without and asked.tool_choice is not None and asked.tool_choice.type in {"any", "tool"}:
         names = {tool.spec.name for tool in chat.tools or ()}
         if not names or (asked.tool_choice.type == "tool" and asked.tool_choice.name not in names):
@@ -80,8 +64,23 @@ def read_messages(body: bytes, *, counting: bool = False) -> tuple[MessagesReque
     try:
         return asked, checked(chat, _RENAMED)
     except BadRequest as problem:
-        # the numbers of what messages became are not those of the messages, nor those of tools where some are left out
-        raise in_its_words(problem, {name: name for name in ("messages", *(["tools"] if without else ()))}) from None
+        raise in_client_words(problem, asked) from None
+
+
+def in_client_words(problem: BadRequest, asked: MessagesRequest) -> BadRequest:
+    """Have a refusal number messages as its client does, not what they became; so tools where some are left out."""
+    found = _NUMBERED.match(problem.body.error.param or "")
+    if found is None:
+        return in_its_words(problem, {"tools": "tools"} if hosted_tools(asked) else {})
+    came_of = [*("system" for _ in _system(asked)), *_places(asked)]
+    at, part = int(found[1]), ".content" if found[2].startswith(".tool_call") else found[2]
+    return in_its_words(problem, {"messages": came_of[at] + part if at < len(came_of) else "messages"})
+
+
+def _places(asked: MessagesRequest) -> Iterator[str]:
+    """Give the place of the message that each of a chat is of."""
+    for at, one in enumerate(asked.messages):
+        yield from (f"messages[{at}]" for _ in _messages(one, at))
 
 
 def chat_request(asked: MessagesRequest) -> ChatRequest:
@@ -98,7 +97,7 @@ def chat_request(asked: MessagesRequest) -> ChatRequest:
         temperature=asked.temperature,
         top_p=asked.top_p,
         top_k=asked.top_k,
-        tools=[_tool(tool, at) for at, tool in enumerate(asked.tools or ()) if not _hosted(tool)] or None,
+        tools=[_tool(tool, at) for at, tool in enumerate(asked.tools or ()) if not kind_of(tool)] or None,
         tool_choice=None if choice is None else _choice(choice.type, choice.name),
         parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
         response_format=None if form is None else _format(form),
@@ -169,7 +168,7 @@ def _assistant(blocks: list[Block], path: str) -> ChatMessage:
                 arguments = json.dumps(block.input, ensure_ascii=False)
                 calls.append(ChatToolCall(block.id, FunctionCall(block.name, arguments)))
             case _:
-                said.append(_text(block, path))
+                said.append(told_of(block) if is_hosted(block) else _text(block, path))
     return SealedMessage(
         role="assistant",
         content="".join(said),
@@ -183,7 +182,10 @@ def _result(block: Block, path: str) -> tuple[str, list[Block]]:
     """Give a result's text, with a word in place of each of its images, and those."""
     content, images = block.content, list[Block]()
     if isinstance(content, list):
-        parts = [msgspec.convert(part, Block) if isinstance(part, dict) else Block("unknown") for part in content]
+        try:
+            parts = msgspec.convert(content, list[Block])
+        except msgspec.ValidationError as error:
+            raise _wrong(path, f"what a tool_result holds is a text or a list of blocks: {error}") from error
         images = [part for part in parts if part.type == "image"]
         content = "".join("[image]" if part.type == "image" else _text(part, path) for part in parts)
     text = str(content or "")

@@ -9,8 +9,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from infra.bridge.anthropic.asking import anthropic_error, left_out, read_messages
+from infra.bridge.anthropic.asking import anthropic_error, in_client_words, read_messages
 from infra.bridge.anthropic.events import ANTHROPIC, MessageEncoder
+from infra.bridge.anthropic.hosted import left_out
 from infra.bridge.asked_of_agents import LEFT_OUT
 from infra.bridge.chat import last_of
 from infra.bridge.desk import Desk
@@ -18,8 +19,10 @@ from infra.bridge.doors import Door, Workplace
 from infra.bridge.exchange import Exchange
 from infra.bridge.openai import BadRequest, command_data
 from infra.bridge.tokenizing import ask_texts
+from schemas.anthropic import MessagesRequest
 from schemas.anthropic_told import TokensCounted
 from schemas.commands import Generate
+from schemas.openai import ChatRequest
 from schemas.texts import Encode, Encoded
 
 
@@ -29,7 +32,11 @@ class _Messages:
 
     async def create(self, request: Request) -> Response:
         """Answer with an agent, in a thread, or with a bare generation."""
-        return await self.desk.served(request, self._exchange)
+        asked, chat = read_messages(await request.body())
+        try:
+            return await self.desk.served(request, lambda request, _: self._exchange(request, asked, chat))
+        except BadRequest as problem:
+            raise in_client_words(problem, asked) from problem.__cause__
 
     async def count(self, request: Request) -> Response:
         """Say how many tokens a model would be given."""
@@ -38,11 +45,13 @@ class _Messages:
         if not isinstance(data, Generate):
             message = "model: an agent makes its prompts itself: ask for those of its model"
             raise BadRequest(400, message, "model", "invalid_value")
-        told = await ask_texts(self.desk, asked.model, Encode(data), Encoded)
+        try:
+            told = await ask_texts(self.desk, asked.model, Encode(data), Encoded)
+        except BadRequest as problem:
+            raise in_client_words(problem, asked) from problem.__cause__
         return Response(msgspec.json.encode(TokensCounted(len(told.tokens))), media_type="application/json")
 
-    def _exchange(self, request: Request, body: bytes) -> Exchange:
-        asked, chat = read_messages(body)
+    def _exchange(self, request: Request, asked: MessagesRequest, chat: ChatRequest) -> Exchange:
         command = self.desk.conversation(request, chat)
         thinking = asked.thinking
         told = thinking is None or (thinking.type != "disabled" and thinking.display != "omitted")

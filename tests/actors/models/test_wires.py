@@ -58,6 +58,9 @@ def test_anthropic_says_which_text_ended_an_answer() -> None:
     assert count == 1
     assert heard(ANTHROPIC, [said])[1].stopped_at == "Human:"
     assert heard(ANTHROPIC, [ANTHROPIC.whole])[1].stopped_at == ""
+    before, last, after = said.rpartition(b"event: message_stop")
+    usage = b'event: message_delta\ndata: {"type":"message_delta","delta":{},"usage":{"output_tokens":9}}\n\n'
+    assert heard(ANTHROPIC, [before + usage + last + after])[1].stopped_at == "Human:"
 
 
 @pytest.mark.parametrize("name", NAMES)

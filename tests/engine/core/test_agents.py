@@ -251,3 +251,19 @@ def test_programs_that_are_too_many_are_forgotten() -> None:
         scene.ask(f"r{number}", [1, 2, 3, number], f"q{number}", tokens=1)
         scene.run()
     assert len(scene.rules.programs) <= 4096 + 8
+
+
+def test_a_client_that_names_calls_without_end_is_heeded_to_a_number() -> None:
+    scene = Scene()
+    scene.ask("a", list(range(20)), program="p")
+    scene.run()
+    for call in range(1000):
+        scene.note(ToolBegan("p", f"c{call}", "look"))
+    program = scene.rules.programs.find("p")
+    assert program is not None
+    assert len(program.calls) == 256
+    assert program.is_awaited
+    scene.note(ToolEnded("p", "c999"))
+    assert not program.returned
+    scene.ask("b", list(range(20)), program="p")
+    assert not program.calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import anthropic
 import pytest
 
+from infra.bridge.app import Bridge
+from infra.bridge.openai import BadRequest
 from infra.bridge.seals import sealed, unsealed
 from schemas.commands import Command, Generate, RunAgent
 from schemas.live import Frame, Outcome
@@ -259,6 +262,7 @@ def test_one_tool_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (client.generate.tool_choice, client.generate.tool) == ("required", "look")
 
 
+RESULT: Any = {"type": "tool_result", "tool_use_id": "t"}
 HOSTED: Any = [
     {"type": "web_search_20260209", "name": "web_search"},
     {"type": "bash_20250124", "name": "bash"},
@@ -341,7 +345,11 @@ def test_a_picture_is_shown_in_its_place(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"messages": []}, "messages"),
         (
             {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "1"}]}]},
-            "messages",
+            "messages[0].content",
+        ),
+        *(
+            ({"messages": [{"role": "user", "content": [{**RESULT, "content": content}]}]}, "messages[0].content")
+            for content in ([{"type": "text", "text": 5}], [{"text": "x"}], [5])
         ),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config"),
         ({"tools": [{"type": "web_serach_20260209", "name": "web_search"}]}, "tools[0]"),
@@ -367,6 +375,55 @@ def test_what_cannot_be_served_is_refused_by_its_own_name(
     assert body["error"]["message"].startswith(f"{param}:")
     assert body["error"]["param"] == param
     assert not client.door.commands
+
+
+def test_a_picture_that_is_none_is_refused_by_the_place_of_its_message_and_not_of_what_that_became(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"no picture").decode()}
+    told = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+
+    async def refuses(desk: Any, command: Command) -> Command:
+        raise BadRequest(400, "messages[1].content: image_url: it is no picture", "messages[1].content", "bad_picture")
+
+    client = Client(monkeypatch)
+    monkeypatch.setattr(Bridge, "ready", refuses)
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        client.create(system="Look.", messages=told)
+    error: Any = refused.value.body["error"]  # type: ignore[index]
+    assert error["message"] == "messages[0].content: image_url: it is no picture"
+    assert error["param"] == "messages[0].content"
+
+
+SEARCHED: Any = [{"type": "web_search_result", "title": "Tea", "url": "https://a.example/", "encrypted_content": "e"}]
+READ: Any = {
+    "type": "web_fetch_result",
+    "url": "https://b.example/",
+    "content": {"source": {"type": "text", "data": "It is."}},
+}
+RAN: Any = {"type": "bash_code_execution_result", "stdout": "4", "stderr": "", "return_code": 0}
+
+
+def test_what_tools_came_to_elsewhere_is_told_where_it_is_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    call: Any = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "tea"}}
+    came: Any = [
+        ("web_search_tool_result", SEARCHED),
+        ("web_fetch_tool_result", READ),
+        ("bash_code_execution_tool_result", RAN),
+        ("mcp_tool_result", [{"type": "text", "text": "Sunny."}]),
+        ("web_search_tool_result", {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"}),
+        ("tool_search_tool_result", {"type": "tool_search_tool_search_result", "tool_references": []}),
+    ]
+    results: Any = [{"type": kind, "tool_use_id": "s1", "content": content} for kind, content in came]
+    blocks: Any = [{"type": "text", "text": "I look. "}, call, *results, {"type": "text", "text": "Green."}]
+    history = [*HI, {"role": "assistant", "content": blocks}, *HI]
+    raw = client.sdk.messages.with_raw_response.create(model="m", max_tokens=9, messages=history)
+    assert raw.headers["x-ostinato-left-out"] == "web_search_tool_result, tool_search_tool_result"
+    assert client.generate.messages[1].content == (
+        "I look. [the web was searched]\nTea: https://a.example/\n[https://b.example/ was read]\nIt is.\n"
+        "[code was run]\n4\n[a tool answered]\nSunny.\nGreen."
+    )
 
 
 def test_a_refusal_is_the_client_s_own_error_and_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:

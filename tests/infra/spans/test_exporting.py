@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,7 +43,7 @@ from infra.spans.names import NAMES
 from infra.spans.otlp import request
 from infra.spans.sending import NotSent, SdkSender, readable, sender_from, whole_sender_from
 from infra.spans.span import Span
-from infra.spans.wanted import wanted
+from infra.spans.wanted import sender, wanted, whole_sender
 from schemas import codec
 from schemas.commands import RunAgent
 from schemas.runs import CommandAccepted
@@ -278,6 +279,15 @@ def test_variables_that_name_no_exporter_are_refused_by_name() -> None:
         sender_from({"OTEL_EXPORTER_OTLP_PROTOCOL": "pigeon"})
     with pytest.raises(ExporterUnknown, match="OTEL_TRACES_EXPORTER is 'zipkin'"):
         whole_sender_from({"OTEL_TRACES_EXPORTER": "zipkin"})
+
+
+@pytest.mark.parametrize("make", [sender, whole_sender])
+def test_an_exporter_that_is_not_installed_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[dict[str, str]], object]
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    with pytest.raises(ExporterUnknown, match=r"pip install 'ostinato\[telemetry\]'"):
+        make({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
 
 
 def test_spans_are_sent_where_a_variable_says_where_to_unless_they_are_turned_off() -> None:
