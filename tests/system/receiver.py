@@ -15,6 +15,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _SEEN: set[str] = set()
+_TELLING = threading.Lock()
 
 
 class _Hook(BaseHTTPRequestHandler):
@@ -22,7 +23,8 @@ class _Hook(BaseHTTPRequestHandler):
         """Say what came."""
         body = self.rfile.read(int(self.headers["content-length"]))
         told = {"path": self.path, "headers": dict(self.headers.items()), "body": json.loads(body)}
-        print(json.dumps(told), flush=True)  # noqa: T201
+        with _TELLING:  # a line and its end are two writes, and requests come at once
+            print(json.dumps(told), flush=True)  # noqa: T201
         if self.path.startswith("/hang"):
             threading.Event().wait(120)
         code = int(self.path[1:4]) if self.path[1:4].isdigit() else 200
