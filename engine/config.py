@@ -54,6 +54,9 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     are more than a block has."""
     watermark: float = 0.01
     """Share of the KV blocks that new requests leave idle while others run, so that those can grow."""
+    reserved: float = 0.78
+    """Share of the memory that programs are let in for at most, by the policy `agents`: what they are expected to take
+    is taken now and then by more."""
     max_in_flight: int = 2
     """Plans made before the result of the first of them must be applied."""
     max_finished: int = 4096
@@ -72,7 +75,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse limits under which nothing could ever run.
 
         Raises:
-            ValueError: a limit is not positive, `watermark` no share, `policy` unknown, or `windowed` more than all.
+            ValueError: a limit is not positive, `watermark` or `reserved` no share, `policy` unknown, or `windowed` more
+                than all.
         """
         for name in self.__struct_fields__:
             value = getattr(self, name)
@@ -80,6 +84,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
         if not 0 <= self.watermark < 1:
             raise ValueError(f"watermark is a share from 0 to less than 1, not {self.watermark!r}")
+        if not 0 < self.reserved <= 1:
+            raise ValueError(f"reserved is a share above 0 and up to 1, not {self.reserved!r}")
         if self.windowed > self.groups:
             raise ValueError(f"windowed is {self.windowed}, of {self.groups} groups")
         if self.policy not in POLICIES:

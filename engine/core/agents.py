@@ -28,8 +28,6 @@ from schemas.programs import Decision, ProgramEnded, ProgramNote, ToolBegan, Too
 
 _NEAR_US: Final = 8_000_000
 """A program that waits for longer than this holds the less of the memory that is reserved, the longer it does."""
-_FULL: Final = 0.78
-"""Share of the memory that is reserved at most: what programs are expected to take is taken now and then by more."""
 _LOOK_US: Final = 50_000
 """How long it takes for the passing of time alone to be a reason to look again who may begin."""
 _PATIENCE_US: Final = 120_000_000
@@ -225,7 +223,7 @@ class Agents:
         reserved, room = self._reserved(), self._room()
         wanted = self.programs.learned.outlook(program.agent, request.length, self._shared(request))
         peak = max(map(add, reserved, wanted))
-        if peak <= room * _FULL:
+        if peak <= room * self._config.reserved:
             return f"{int(wanted[0])} tokens beside {int(reserved[0])}, and at most {int(peak)} to come, of {room}"
         if not any(other.rank < program.rank for other in self._admitted.values()):
             return "it is the oldest"

@@ -39,8 +39,8 @@ from schemas.steps import (
 )
 
 _NOBODY = "retrace"
-_BEFORE: Final[dict[str, int | float | str]] = {"least_shared": 1 << 62, "least_tail": 1 << 62}
-"""Limits that did not stand in a record while nothing was done by them."""
+_BEFORE: Final[dict[str, int | float | str]] = {"least_shared": 1 << 62, "least_tail": 1 << 62, "reserved": 0.85}
+"""Limits that did not stand in a record while nothing was done by them, or while they could not be others."""
 _COMPARED = ("full", "arrivals", "slices", "gone", "preempted", "prepare", "decisions")
 
 

@@ -80,6 +80,23 @@ def test_in_a_record_from_before_a_last_block_that_is_not_full_was_found_none_is
     assert _conversation() != before
 
 
+def test_in_a_record_from_before_it_was_a_limit_agents_reserved_more() -> None:
+    before = _agents(reserved=0.85)
+    began, *told = before[0].told
+    assert isinstance(began, Began)
+    limits = {name: limit for name, limit in began.limits.items() if name != "reserved"}
+    assert followed([replace(before[0], told=(Began(limits), *told)), *before[1:]]) is None
+    assert [plan.decisions for plan in _agents()] != [plan.decisions for plan in before]
+
+
+def _agents(**limits: Any) -> list[StepPlan]:
+    """The second may begin beside the first where 85 of a hundred tokens are reserved at most, and not where 78 are."""
+    scheduler = made(**{"blocks": 63, "context_length": 1000, "policy": "agents", **limits})
+    submit(scheduler, "a", 400)
+    submit(scheduler, "b", 150)
+    return recorded(scheduler)
+
+
 def _conversation(**limits: Any) -> list[StepPlan]:
     scheduler = made(**{"blocks": 64, "context_length": 400, **limits})
     submit(scheduler, "a", 100)
