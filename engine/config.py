@@ -75,8 +75,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse limits under which nothing could ever run.
 
         Raises:
-            ValueError: a limit is not positive, `watermark` or `reserved` no share, `policy` unknown, or `windowed` more
-                than all.
+            ValueError: a limit is not positive, `watermark` or `reserved` no share, `policy` unknown, or `windowed`
+                more than all.
         """
         for name in self.__struct_fields__:
             value = getattr(self, name)
